@@ -1,0 +1,1 @@
+"""Where mailbox bytes live: the interface (`base`), real files (`posix`), memory (`memory`)."""
