@@ -1,0 +1,62 @@
+"""Credit of one receiving direction: how far the peer may send (protocol.md, section 9).
+
+Absolute limits, as QUIC's MAX_STREAM_DATA (RFC 9000, section 4.1): giving the
+same credit twice does no harm. The window doubles while the application takes a
+window within two round trips (as rust-yamux does), since a fixed one caps a
+stream at window / round trip, and round trips here are 0.1 ms to seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+MAX_WINDOW: Final = 16 << 20
+SESSION_BUDGET: Final = 64 << 20
+
+
+@attrs.define
+class WindowBudget:
+    """Bytes that all windows of a session together may grow beyond their first size."""
+
+    room: int = SESSION_BUDGET
+
+    def take(self, size: int) -> bool:
+        """Take `size` bytes if there is room for all of them."""
+        if size > self.room:
+            return False
+        self.room -= size
+        return True
+
+
+@attrs.define
+class ReceiveWindow:
+    """What one stream's peer may send, in absolute stream offsets (bytes)."""
+
+    budget: WindowBudget
+    initial: int
+    size: int = attrs.field(init=False)
+    limit: int = attrs.field(init=False)
+    consumed: int = 0
+    _turn_began: float = 0.0
+
+    def __attrs_post_init__(self) -> None:
+        self.size = self.limit = self.initial
+
+    def consume(self, length: int, now: float, round_trip: float) -> bool:
+        """Count bytes that the application took; whether a new limit should be sent."""
+        self.consumed += length
+        if self.limit - self.consumed > self.size // 2:
+            return False
+        quick = now - self._turn_began < 2 * round_trip
+        if quick and self.size < MAX_WINDOW and self.budget.take(self.size):
+            self.size *= 2
+        self._turn_began = now
+        self.limit = self.consumed + self.size
+        return True
+
+    def release(self) -> None:
+        """Give back to the budget what this window grew."""
+        self.budget.room += self.size - self.initial
+        self.size = self.initial

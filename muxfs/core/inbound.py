@@ -1,0 +1,97 @@
+"""The peer's ring as its reader sees it: which bytes to read, and which are valid.
+
+Rule 1: what is not proven by epoch, position and checksum is not there yet.
+Rule 2: the read position moves only over valid batches, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import attrs
+
+from muxfs.core import wire
+from muxfs.core.wire import BATCH_HEADER, PAGE, BatchHeader
+
+LARGE_READ: Final = 1 << 20
+"""A read that goes on where the last ones were full asks for so much (bytes)."""
+
+
+@attrs.frozen
+class Batch:
+    """A valid batch; `body` is a view into what was read."""
+
+    header: BatchHeader
+    body: memoryview
+
+
+@attrs.define
+class ReceiveRing:
+    """Reads one epoch of the peer's ring."""
+
+    epoch: int
+    ring_offset: int
+    capacity: int
+    max_batch: int
+    position: int = 0
+    torn: int = 0
+    stale: int = 0
+    _wanted: int = PAGE
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """Where in the file to read next, and how much: (offset, length)."""
+        at = self.position % self.capacity
+        return self.ring_offset + at, min(self._wanted, self.capacity - at)
+
+    @property
+    def marker(self) -> bytes:
+        """Bytes at `wire.MARKER_OFFSET` of the next batch."""
+        return wire.marker_of(self.epoch, self.position)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a batch was seen that is longer than what was read: read again at once."""
+        return self._wanted > PAGE
+
+    def receive(self, data: bytes) -> Iterator[Batch]:
+        """Take what was read at `extent`; yield the valid batches in it, in order."""
+        view = memoryview(data)
+        asked = self._wanted
+        self._wanted = PAGE
+        at = 0
+        while at < len(view):
+            header = self._header(view[at:])
+            if header is None:
+                return
+            length = BATCH_HEADER + header.body_length
+            whole = view[at : at + length]
+            if len(whole) < length:
+                # asked for all of it and got less: a short file, not worth another hot read
+                self._wanted = length if asked < length or at else PAGE
+                return
+            if not wire.verify_batch(whole):
+                self.torn += 1
+                return
+            self.position += self._stride(header)
+            at += wire.align(length)
+            yield Batch(header, whole[BATCH_HEADER:])
+            if header.pad:
+                return
+        self._wanted = PAGE
+
+    def _header(self, view: memoryview) -> BatchHeader | None:
+        header = wire.decode_batch_header(view, self.epoch, self.position)
+        if header is None:
+            if view[:2] == wire.BATCH_MAGIC:
+                self.stale += 1  # an earlier lap or epoch: nothing new, and no fault
+            return None
+        length = BATCH_HEADER + header.body_length
+        room = self.capacity - self.position % self.capacity
+        return header if length <= min(self.max_batch, room) else None
+
+    def _stride(self, header: BatchHeader) -> int:
+        if header.pad:
+            return self.capacity - self.position % self.capacity
+        return wire.align(BATCH_HEADER + header.body_length)

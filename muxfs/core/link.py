@@ -1,0 +1,184 @@
+"""Who the peer is: generations, echoes and liveness (protocol.md, sections 7 and 10).
+
+Rule 1: all that decides whether two incarnations talk to each other stands here.
+Rule 2: nothing here knows of batches; positions are only carried.
+
+    WAITING --status echoes us--> ESTABLISHED --new incarnation, death, CLOSED--> WAITING
+    any --the peer echoes a later one of our role--> born again, or superseded
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+from muxfs.core import wire
+from muxfs.core.wire import Birth, Incarnation, Role, Status
+
+SILENT_AFTER_BEATS: Final = 3
+
+
+class Meeting(enum.Enum):
+    """What an observation of the peer's head means for the session."""
+
+    NEW_PEER = "new peer"  # a new incarnation: start a new epoch
+    ESTABLISHED = "established"  # it echoes us
+    CLASH = "clash"  # somebody else used our generation: be born again
+    SUPERSEDED = "superseded"  # somebody else of our role is at work
+
+
+@attrs.frozen
+class PreviousLife:
+    """What the own file says of the process that wrote it before."""
+
+    birth: Birth
+    status: Status | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it said itself that it ended."""
+        return self.status is not None and self.status.closed
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """What changes while it lives."""
+        return (self.birth.incarnation.generation, self.status.beat if self.status else 0)
+
+
+def newest_status(head: bytes, incarnation: Incarnation) -> Status | None:
+    """Return the newest valid status of that incarnation."""
+    statuses = [s for s in wire.decode_statuses(head) if s.incarnation == incarnation]
+    return statuses[-1] if statuses else None
+
+
+def previous_life(head: bytes) -> PreviousLife | None:
+    """Read a mailbox's head as its next owner; damage counts as nothing."""
+    try:
+        birth = wire.decode_birth(head[: wire.PAGE])
+    except (wire.ProtocolViolation, wire.IncompatibleVersion):
+        return None
+    return birth and PreviousLife(birth, newest_status(head, birth.incarnation))
+
+
+def first_generation(own_head: bytes, peer_head: bytes) -> int:
+    """Return the generation to start with: higher than any that was seen of this role."""
+    life = previous_life(own_head)
+    own = life.birth.incarnation.generation if life else 0
+    echoes = (status.echo.generation for status in wire.decode_statuses(peer_head) if status.echo)
+    return max(own, *echoes, 0) + 1
+
+
+@attrs.define
+class Link:
+    """One side's knowledge of the peer."""
+
+    own: Birth
+    peer: Birth | None = None
+    status: Status | None = None
+    established: bool = False
+    silence: float = 0.0
+    _was_established: bool = False
+    _read_at: float | None = None
+
+    @property
+    def role(self) -> Role:
+        """The own role."""
+        return self.own.role
+
+    @property
+    def epoch(self) -> int:
+        """The current pair's epoch; the peer must be known."""
+        assert self.peer is not None
+        mine, its = self.own.incarnation, self.peer.incarnation
+        return wire.epoch_of(*((mine, its) if self.role is Role.DIAL else (its, mine)))
+
+    @property
+    def heartbeat(self) -> float:
+        """The longer of the two heartbeats, in seconds."""
+        beats = [self.own.heartbeat, self.peer.heartbeat if self.peer else 0]
+        return max(beats) / 1000
+
+    @property
+    def peer_timeout(self) -> float:
+        """Seconds of silence after which the peer is dead."""
+        timeouts = [self.own.peer_timeout, self.peer.peer_timeout if self.peer else 0]
+        return min((t / 1000 for t in timeouts if t), default=float("inf"))
+
+    @property
+    def silent(self) -> bool:
+        """Whether an established peer gave no sign for three heartbeats."""
+        return self.established and self.silence >= SILENT_AFTER_BEATS * self.heartbeat
+
+    @property
+    def dead(self) -> bool:
+        """Whether an established peer gave no sign for the peer timeout."""
+        return self.established and self.silence >= self.peer_timeout
+
+    def observe(self, head: bytes, now: float) -> list[Meeting]:
+        """Take what was read of the peer's head; old, torn or foreign content changes nothing.
+
+        Raises ProtocolViolation or IncompatibleVersion for a valid but impossible birth block.
+        """
+        self._count_silence(now)
+        meetings: list[Meeting] = []
+        birth = wire.decode_birth(head[: wire.PAGE])
+        if birth is not None and self._is_new(birth):
+            self._adopt(birth)
+            meetings.append(Meeting.NEW_PEER)
+        if self.peer is None:
+            return meetings
+        status = newest_status(head, self.peer.incarnation)
+        if status is not None and (self.status is None or status.beat > self.status.beat):
+            self.status = status
+            self.silence = 0.0
+            meetings += self._judge_echo(status.echo)
+        return meetings
+
+    def heard(self) -> None:
+        """Note a sign of life: a batch."""
+        self.silence = 0.0
+
+    def born_again(self, own: Birth) -> None:
+        """Take a new incarnation; the peer must echo it before anything goes on."""
+        self.own = own
+        self.lost()
+        self._was_established = False
+
+    def lost(self) -> None:
+        """Note that the session with the known incarnation is over."""
+        self.established = False
+        self.silence = 0.0
+
+    def _is_new(self, birth: Birth) -> bool:
+        if birth.role is not self.role.peer:
+            raise wire.ProtocolViolation("a mailbox that was written by the wrong role")
+        # only upwards: pages may go back in time, and an epoch must not be entered twice
+        return self.peer is None or birth.incarnation > self.peer.incarnation
+
+    def _adopt(self, birth: Birth) -> None:
+        self.peer = birth
+        self.status = None
+        self._was_established = False
+        self.lost()
+
+    def _judge_echo(self, echo: Incarnation | None) -> list[Meeting]:
+        mine = self.own.incarnation
+        if echo == mine:
+            if self.established or (self.status and self.status.closed):
+                return []
+            self.established = self._was_established = True
+            return [Meeting.ESTABLISHED]
+        if echo is None or echo < mine:
+            return []
+        return [Meeting.SUPERSEDED if self._was_established else Meeting.CLASH]
+
+    def _count_silence(self, now: float) -> None:
+        """Count the time since the last read that worked, one heartbeat of it at the most.
+
+        So a stall of our own reads is not taken for the peer's death (section 10).
+        """
+        if self._read_at is not None:
+            self.silence += min(now - self._read_at, self.heartbeat)
+        self._read_at = now

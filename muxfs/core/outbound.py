@@ -1,0 +1,149 @@
+"""The own ring as its writer sees it: where batches go, and what must be kept.
+
+Rule 1: a batch, once placed, is kept unchanged until it is acknowledged.
+Rule 2: `written - acknowledged <= capacity`, always.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import attrs
+
+from muxfs.core import wire
+from muxfs.core.pacing import Pacer
+from muxfs.core.wire import BATCH_HEADER, Buffer, ProtocolViolation
+
+LEAST_RETRY: Final = 2.0
+"""Seconds without progress before batches are written again (twice that each time)."""
+
+
+@attrs.define
+class SentBatch:
+    """A batch that the peer has not acknowledged."""
+
+    position: int
+    stride: int
+    buffers: list[Buffer]
+    sent_at: float
+    delivered_then: int
+    asks_for_ack: bool
+
+    @property
+    def end(self) -> int:
+        """Position of the next batch."""
+        return self.position + self.stride
+
+
+@attrs.define
+class SendRing:
+    """Places one epoch's batches in the own ring."""
+
+    epoch: int
+    ring_offset: int
+    capacity: int
+    max_batch: int
+    pacer: Pacer
+    position: int = 0
+    acknowledged: int = 0
+    rewritten: int = 0
+    _kept: deque[SentBatch] = attrs.field(factory=deque)
+    _rewrites: deque[SentBatch] = attrs.field(factory=deque)
+    _progress_at: float = 0.0
+    _retry_after: float = LEAST_RETRY
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes that are not acknowledged."""
+        return self.position - self.acknowledged
+
+    @property
+    def room(self) -> int:
+        """Bytes that the next batch may take, padding included."""
+        here = self.capacity - self.position % self.capacity
+        return min(here, self.capacity - self.in_flight)
+
+    @property
+    def allowance(self) -> int:
+        """Bytes of streams that may be added to those in flight."""
+        return self.pacer.allowance - self.in_flight
+
+    @property
+    def awaits_ack(self) -> bool:
+        """Whether something is kept that the peer is asked to acknowledge."""
+        return any(batch.asks_for_ack for batch in self._kept)
+
+    def place(
+        self, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool
+    ) -> SentBatch:
+        """Give a batch its position; it must be written there."""
+        batch = SentBatch(self.position, stride, buffers, now, self.pacer.delivered, asks_for_ack)
+        if not self._kept:
+            self._progress_at = now
+        self._kept.append(batch)
+        self.position += stride
+        return batch
+
+    def file_offset(self, batch: SentBatch) -> int:
+        """Where in the file the batch stands."""
+        return self.ring_offset + batch.position % self.capacity
+
+    def acknowledge(self, ack: int, now: float) -> int:
+        """Take the peer's read position; return how many bytes it freed.
+
+        Raises ProtocolViolation for one beyond what was written.
+        """
+        if ack > self.position:
+            raise ProtocolViolation("an acknowledgement of bytes that were never written")
+        freed = ack - self.acknowledged
+        if freed <= 0:
+            return 0
+        while self._kept and self._kept[0].end <= ack:
+            batch = self._kept.popleft()
+            self.pacer.acknowledged(batch.stride, batch.sent_at, batch.delivered_then, now)
+        self.acknowledged = ack
+        self._progress_at = now
+        self._retry_after = LEAST_RETRY
+        return freed
+
+    # Repair
+
+    def rewrite_all(self) -> None:
+        """Write all that is kept again: the file lost it, or may have."""
+        self._rewrites = deque(self._kept)
+
+    def next_rewrite(self) -> SentBatch | None:
+        """Return the next batch to write again."""
+        while self._rewrites:
+            batch = self._rewrites.popleft()
+            if batch.end > self.acknowledged:
+                self.rewritten += 1
+                return batch
+        return None
+
+    @property
+    def retry_at(self) -> float:
+        """When to write everything again if no ack arrives: acks stand still (section 8)."""
+        if not self.awaits_ack:
+            return float("inf")
+        return self._progress_at + max(self._retry_after, 2 * self.pacer.round_trip)
+
+    def handle_timeout(self, now: float) -> None:
+        """Write again what is kept if acks stood still for too long."""
+        if now >= self.retry_at:
+            self._retry_after *= 2
+            self._progress_at = now
+            self.rewrite_all()
+
+    # Encoding
+
+    def encode_pad(self, ack: int) -> tuple[list[Buffer], int]:
+        """Encode the batch that leads to the start of the ring: buffers and stride."""
+        stride = self.capacity - self.position % self.capacity
+        return wire.encode_pad(self.epoch, self.position, ack), stride
+
+    def encode(self, ack: int, parts: list[Buffer], count: int) -> tuple[list[Buffer], int]:
+        """Encode a batch of frames: buffers and stride."""
+        buffers = wire.encode_batch(self.epoch, self.position, ack, parts, count)
+        return buffers, wire.align(BATCH_HEADER + sum(map(len, parts)))
