@@ -1,0 +1,173 @@
+"""Which filesystem a path lies on, and how mailboxes on it are read and written.
+
+Identified from `/proc/self/mountinfo` (proc(5)): statfs gives only a number, and
+for all of FUSE the same one.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import re
+from typing import Final
+
+import attrs
+
+from muxfs.storage.access import (
+    Access,
+    CachedRead,
+    DirectRead,
+    DsyncWrite,
+    MemoryRead,
+    MemoryWrite,
+    PlainWrite,
+)
+
+MOUNTINFO: Final = "/proc/self/mountinfo"
+
+
+class Kind(enum.Enum):
+    """What matters to mailboxes about a filesystem."""
+
+    MEMORY = "memory"  # local, its files are memory
+    LOCAL = "local"  # local, on a disk of this host
+    NETWORK = "network"  # other hosts may write it, or nothing is known about it
+
+
+_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
+# One kernel mounts these at a time. overlay counts: what two hosts share cannot
+# be seen through one, and its upper layer must be local.
+_LOCAL: Final = frozenset(
+    {"bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "msdos", "nilfs2"}
+    | {"ntfs", "ntfs3", "overlay", "reiserfs", "vfat", "xfs", "zfs"}
+)
+# The mount options that explain what people see; the other thirty do not.
+_TELLING: Final = frozenset(
+    {"ac", "cache", "dir_cache", "lookupcache", "noac", "nolock", "proto", "ro", "soft", "sync"}
+    | {"vers"}
+)
+
+
+@attrs.frozen
+class Filesystem:
+    """A mounted filesystem, as `/proc/self/mountinfo` tells it."""
+
+    type: str
+    """Such as `nfs4`, `ext4`, `fuse.sshfs`; "unknown" where nothing could be found out."""
+    source: str
+    """The server and export, or the device; may be anything, also empty."""
+    mount_point: str
+    options: tuple[str, ...] = ()
+    """Mount options, the mount's own first, then the superblock's; each once."""
+
+    @property
+    def kind(self) -> Kind:
+        """Whether this host's kernel is the only one to change its files; unknown counts as not."""
+        if self.type in _MEMORY:
+            return Kind.MEMORY
+        return Kind.LOCAL if self.type in _LOCAL else Kind.NETWORK
+
+    def describe(self) -> str:
+        """Describe it shortly for people: `nfs4 (nas1:/home), vers=4.2`."""
+        source = "" if self.source in ("", "none", self.type) else f" ({self.source})"
+        telling = [option for option in self.options if option.partition("=")[0] in _TELLING]
+        return _printable(", ".join([self.type + source, *telling]))
+
+
+UNKNOWN: Final = Filesystem(type="unknown", source="", mount_point="/")
+
+
+def find_filesystem(path: str) -> Filesystem:
+    """Find out on which filesystem `path` lies. Blocks while its server is down.
+
+    Raises OSError where `path` does not exist.
+    """
+    device = os.stat(path).st_dev
+    mounts = read_mounts()
+    return choose_mount(mounts, os.path.realpath(path), device)
+
+
+def guess_filesystem(path: str) -> Filesystem:
+    """Find out the same from the name alone: never touches the filesystem, so never blocks.
+
+    Wrong where a part of `path` is a symlink to elsewhere.
+    """
+    return choose_mount(read_mounts(), os.path.abspath(path), None)
+
+
+def read_mounts() -> list[tuple[int, Filesystem]]:
+    """Read all mounts with their device numbers, in the order in which they were mounted."""
+    try:
+        with open(MOUNTINFO, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return []  # no /proc in this container: everything is unknown, hence treated safely
+    return [mount for line in lines if (mount := parse_mount(line)) is not None]
+
+
+def parse_mount(line: bytes) -> tuple[int, Filesystem] | None:
+    """Parse one line of mountinfo into device number and filesystem; None if it is malformed.
+
+    `36 35 98:0 /root /mount rw,noatime [tags...] - ext4 /dev/root rw,errors=continue`
+    """
+    mount, separator, superblock = line.partition(b" - ")
+    left, right = mount.split(b" "), superblock.split(b" ")
+    if not separator or len(left) < 6 or len(right) < 3:
+        return None
+    try:
+        major, minor = map(int, left[2].split(b":"))
+    except ValueError:
+        return None
+    options = dict.fromkeys([*left[5].split(b","), *right[2].split(b",")])
+    filesystem = Filesystem(
+        type=_decode(right[0]),
+        source=_decode(right[1]),
+        mount_point=_decode(left[4]),
+        options=tuple(_decode(option) for option in options if option),
+    )
+    return os.makedev(major, minor), filesystem
+
+
+def choose_mount(mounts: list[tuple[int, Filesystem]], path: str, device: int | None) -> Filesystem:
+    """Choose the mount that holds the absolute `path`.
+
+    The longest mount point wins, and of mounts over one another the latest. Mounts
+    of `device` go first, for the name may be hidden or seen from elsewhere (bind
+    mounts, chroot); btrfs and overlay report numbers that no mount has.
+    """
+    same = [mount for number, mount in mounts if number == device]
+    above = [mount for _, mount in mounts if _holds(mount.mount_point, path)]
+    for candidates in ([mount for mount in same if mount in above], same, above):
+        if candidates:
+            return max(reversed(candidates), key=lambda mount: len(mount.mount_point))
+    return UNKNOWN
+
+
+def default_access(filesystem: Filesystem) -> Access:
+    """Choose how to read and write mailboxes there.
+
+    On a local filesystem both ends use one kernel's page cache, which is coherent:
+    a write is seen by the next read, without any sync; so too where this host is
+    itself the server of the other one. Everything else, above all the unknown, gets
+    what was right on every filesystem measured.
+    """
+    if filesystem.kind is Kind.MEMORY:
+        return Access(MemoryRead(), MemoryWrite())
+    if filesystem.kind is Kind.LOCAL:
+        return Access(CachedRead(), PlainWrite())
+    return Access(DirectRead(), DsyncWrite())
+
+
+def _holds(mount_point: str, path: str) -> bool:
+    return path == mount_point or path.startswith(mount_point.rstrip("/") + "/")
+
+
+def _decode(field: bytes) -> str:
+    r"""Undo the octal escapes of mountinfo (space, tab, newline and backslash: `\040`...)."""
+    unescaped = re.sub(rb"\\([0-3][0-7]{2})", lambda match: bytes([int(match[1], 8)]), field)
+    return os.fsdecode(unescaped)
+
+
+def _printable(text: str) -> str:
+    """Replace what could garble a terminal: the source of a mount is any string of its mounter."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,361 @@
+"""Mailboxes that are real files, on any filesystem.
+
+Rule 1: whatever may wait for a disk or a server runs in a worker thread, under
+this storage's own limiter: a thread hop costs 80 us, a dead server all threads
+of a shared limiter. One hop per call, and none for what cannot block.
+Rule 2: a thread that hangs cannot be stopped, not even by SIGKILL. So every
+call is abandoned when it is cancelled, and nothing waits for abandoned threads:
+they find `abandoned` set when they come back, and leave at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import trio
+
+from muxfs.core.wire import HEAD_LENGTH
+from muxfs.storage.access import Access
+from muxfs.storage.base import (
+    Buffer,
+    FileCondition,
+    MailboxReader,
+    MailboxWriter,
+    Marker,
+    Operations,
+    Progress,
+    Storage,
+)
+from muxfs.storage.files import GONE, Filler, Handle, Opener, OwnFile, same_file
+from muxfs.storage.filesystem import (
+    Filesystem,
+    default_access,
+    find_filesystem,
+    guess_filesystem,
+)
+
+THREADS: Final = 8
+"""Worker threads of one storage at most, the abandoned ones included."""
+
+CLOSE_GRACE: Final = 0.5
+"""Seconds that `aclose` waits for a file to be closed before it leaves that to its thread."""
+
+INLINE_LIMIT: Final = 4 << 20
+"""Longest copy on the event loop, in bytes: 0.3 ms."""
+
+T = TypeVar("T")
+
+
+class Ground:
+    """What both mailboxes of a storage stand on: directory, filesystem, access, threads."""
+
+    def __init__(self, directory: str, access: Access | None) -> None:
+        self.directory = os.path.abspath(directory)
+        self.operations = Operations()
+        self.opener = Opener(self.directory, self.operations)
+        self.filesystem: Filesystem | None = None
+        self.access = access
+        self.limiter = trio.CapacityLimiter(THREADS)
+
+    def resolve(self) -> Access:
+        """Find out the filesystem, once; in a worker thread, since the server may be down."""
+        if self.filesystem is None:
+            self.filesystem = find_filesystem(self.directory)
+        if self.access is None:
+            self.access = default_access(self.filesystem)
+        return self.access
+
+    async def hop(self, job: Callable[[threading.Event], T]) -> T:
+        """Run a blocking job in a worker thread; its event is set when nobody waits for it."""
+        abandoned = threading.Event()
+        try:
+            return await trio.to_thread.run_sync(
+                job, abandoned, abandon_on_cancel=True, limiter=self.limiter
+            )
+        finally:
+            abandoned.set()
+
+
+class PosixWriter(MailboxWriter):
+    """The own mailbox file."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self._ground = ground
+        self._name = name
+        self._size = 0
+        self._file: OwnFile | None = None
+        self._closed = False
+        # One write at a time, in the order of the calls: an abandoned one that still hangs must
+        # not land after a later one. Held during I/O, hence only ever waited for in threads.
+        self._writing = threading.Lock()
+        self._swapping = threading.Lock()
+
+    async def prepare(self, size: int, progress: Progress | None = None) -> bytes:  # noqa: D102
+        def job(abandoned: threading.Event) -> bytes:
+            self._ground.resolve()
+            return self._make(size, progress, abandoned)
+
+        return await self._ground.hop(job)
+
+    async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:  # noqa: D102
+        access = self._ground.access
+        if access is not None and access.write.inline and _length(buffers) <= INLINE_LIMIT:
+            # Cancelled before or not at all: a write that was done is always reported so.
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._writing.acquire(blocking=False):
+                try:
+                    self._write(offset, buffers)
+                finally:
+                    self._writing.release()
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+                return
+
+        def job(abandoned: threading.Event) -> None:
+            with self._writing:
+                if not abandoned.is_set():
+                    self._write(offset, buffers)
+
+        await self._ground.hop(job)
+
+    async def read_back(self, offset: int, length: int) -> bytes:  # noqa: D102
+        def job(abandoned: threading.Event) -> bytes:
+            return self._filler(self._held(), abandoned).read(offset, length)
+
+        return await self._ground.hop(job)
+
+    async def inspect(self) -> FileCondition:  # noqa: D102
+        return await self._ground.hop(self._inspect)
+
+    async def recreate(self) -> None:  # noqa: D102
+        def job(abandoned: threading.Event) -> None:
+            self._held()
+            with self._writing:
+                self._make(self._size, None, abandoned)
+
+        await self._ground.hop(job)
+
+    async def aclose(self) -> None:  # noqa: D102
+        with self._swapping:
+            self._closed = True
+            file, self._file = self._file, None
+        await _close_within_grace(file)
+
+    def _held(self) -> OwnFile:
+        if self._file is None:
+            raise OSError(errno.EBADF, "the mailbox is not open", self._path())
+        return self._file
+
+    def _path(self) -> str:
+        return self._ground.opener.path(self._name)
+
+    def _filler(self, file: OwnFile, abandoned: threading.Event) -> Filler:
+        return Filler(file, self._ground.resolve(), self._ground.operations, abandoned)
+
+    def _write(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        access = self._ground.resolve()
+        with self._held().writing as descriptor:
+            self._ground.operations.writes += 1
+            self._ground.operations.syncs += access.write.syncs
+            access.write.write(descriptor, offset, buffers)
+
+    def _make(self, size: int, progress: Progress | None, abandoned: threading.Event) -> bytes:
+        """Open what stands at the path, or create it, fill it and hold it; return its old head."""
+        file = self._ground.opener.open_own(self._name, self._ground.resolve())
+        try:
+            filler = self._filler(file, abandoned)
+            head = filler.read(0, HEAD_LENGTH).ljust(HEAD_LENGTH, b"\0")
+            filler.fill(size, progress)
+        except BaseException:
+            file.close()
+            raise
+        with self._swapping:
+            if abandoned.is_set() or self._closed:
+                unwanted: OwnFile | None = file
+            else:
+                unwanted, self._file, self._size = self._file, file, size
+        if unwanted is not None:
+            unwanted.close()
+        return head
+
+    def _inspect(self, _abandoned: threading.Event) -> FileCondition:
+        named = self._ground.opener.stat_name(self._name)
+        if named is None:
+            return FileCondition.MISSING
+        try:
+            self._ground.operations.metadata += 1
+            with self._held().writing as descriptor:
+                held = os.fstat(descriptor)
+        except OSError as error:
+            if error.errno in GONE:
+                return FileCondition.REPLACED  # ours is gone from the server, yet the name exists
+            raise
+        if not same_file(named, held):
+            return FileCondition.REPLACED
+        return FileCondition.SHORT if named.st_size < self._size else FileCondition.INTACT
+
+
+class PosixReader(MailboxReader):
+    """The peer's mailbox file."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self._ground = ground
+        self._name = name
+        self._handle: Handle | None = None
+        self._closed = False
+        self._swapping = threading.Lock()
+
+    @property
+    def immediate(self) -> bool:  # noqa: D102
+        access = self._ground.access
+        return access is not None and self._handle is not None and access.read.immediate
+
+    async def read(self, offset: int, length: int) -> bytes:  # noqa: D102
+        if self.immediate and length <= INLINE_LIMIT:
+            await trio.lowlevel.checkpoint()  # first, so that what is returned is the latest
+            data = self._read_now(offset, length)
+            if data is not None:
+                return data
+        return await self._ground.hop(lambda _abandoned: self._read(offset, length))
+
+    async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:  # noqa: D102
+        def job(abandoned: threading.Event) -> bool:
+            return self._watch(marker, nap, timeout, abandoned)
+
+        return await self._ground.hop(job)
+
+    async def refresh(self) -> None:  # noqa: D102
+        await self._ground.hop(lambda _abandoned: self._look_up())
+
+    async def aclose(self) -> None:  # noqa: D102
+        with self._swapping:
+            self._closed = True
+            handle, self._handle = self._handle, None
+        await _close_within_grace(handle)
+
+    def _read_now(self, offset: int, length: int) -> bytes | None:
+        """Read without blocking; None where a thread has to look, also at errors."""
+        handle, access = self._handle, self._ground.access
+        if handle is None or access is None:
+            return None
+        try:
+            with handle as descriptor:
+                data = access.read.read_now(descriptor, offset, length)
+        except OSError:
+            return None
+        if data is not None:
+            self._ground.operations.reads += 1
+        return data
+
+    def _read(self, offset: int, length: int) -> bytes:
+        handle = self._handle or self._look_up()
+        if handle is None:
+            return b""
+        try:
+            with handle as descriptor:
+                self._ground.operations.reads += 1
+                return self._ground.resolve().read.read(descriptor, offset, length)
+        except OSError as error:
+            if error.errno not in GONE:
+                raise
+            self._swap(handle, None)
+            return b""
+
+    def _watch(
+        self, marker: Marker, nap: float, timeout: float, abandoned: threading.Event
+    ) -> bool:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                data = self._read(marker.offset, len(marker.value))
+            except OSError:
+                data = b""  # `read` will tell
+            if data == marker.value:
+                return True
+            left = deadline - time.monotonic()
+            # A file that is missing is looked for by the caller, at its own pace.
+            if left <= 0 or abandoned.wait(min(nap, left)) or self._closed or not data:
+                return False
+
+    def _look_up(self) -> Handle | None:
+        """Open what the name now leads to and hold that; keep what is held if it leads nowhere.
+
+        The new descriptor is kept also where it is the same file by its number: some
+        filesystems give the number of a deleted file to the next one.
+        """
+        before = self._handle
+        try:
+            access = self._ground.resolve()
+        except FileNotFoundError:
+            return before
+        descriptor = self._ground.opener.open_peer(self._name, access.read)
+        if descriptor is None:
+            return before
+        return self._swap(before, Handle(descriptor))
+
+    def _swap(self, before: Handle | None, fresh: Handle | None) -> Handle | None:
+        """Hold `fresh` instead of `before`, unless an abandoned look-up comes late."""
+        with self._swapping:
+            if self._closed or self._handle is not before:
+                unwanted = fresh
+            else:
+                unwanted, self._handle = before, fresh
+            held = self._handle
+        if unwanted is not None:
+            unwanted.close()
+        return held
+
+
+class PosixStorage(Storage):
+    """A pair of mailbox files `own_name` and `peer_name` in `directory`.
+
+    The directory need not exist yet for the reader; the writer's `prepare` raises
+    ENOENT then. Without `access` the filesystem decides (`default_access`).
+    Constructing it touches no filesystem. Files must belong to the effective user.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        own_name: str,
+        peer_name: str,
+        access: Access | None = None,
+    ) -> None:
+        self._ground = Ground(os.fspath(directory), access)
+        self.operations = self._ground.operations
+        self.writer = PosixWriter(self._ground, own_name)
+        self.reader = PosixReader(self._ground, peer_name)
+
+    @property
+    def filesystem(self) -> Filesystem:
+        """The filesystem of the directory; before the first call only judged by the path."""
+        return self._ground.filesystem or guess_filesystem(self._ground.directory)
+
+    @property
+    def access(self) -> Access | None:
+        """The strategies in use; None before the first call has found out the filesystem."""
+        return self._ground.access
+
+    def describe(self) -> str:
+        """Describe it for people: `/home/ann/.muxfs/job on nfs4 (nas1:/home), vers=4.2`."""
+        return f"{self._ground.directory} on {self.filesystem.describe()}"
+
+
+def _length(buffers: Sequence[Buffer]) -> int:
+    return sum(memoryview(buffer).nbytes for buffer in buffers)
+
+
+async def _close_within_grace(file: OwnFile | Handle | None) -> None:
+    """Close in a thread of its own: never queued behind hung calls, never waited for long."""
+    if file is None:
+        await trio.lowlevel.checkpoint()
+        return
+    with trio.move_on_after(CLOSE_GRACE, shield=True):
+        await trio.to_thread.run_sync(
+            file.close, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
+    await trio.lowlevel.checkpoint_if_cancelled()
