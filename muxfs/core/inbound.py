@@ -15,7 +15,7 @@ from muxfs.core import wire
 from muxfs.core.wire import BATCH_HEADER, PAGE, BatchHeader
 
 LARGE_READ: Final = 1 << 20
-"""A read that goes on where the last ones were full asks for so much (bytes)."""
+"""Most that is read on a guess (bytes)."""
 
 
 @attrs.frozen
@@ -35,8 +35,11 @@ class ReceiveRing:
     capacity: int
     max_batch: int
     position: int = 0
+    speculate: bool = False
     torn: int = 0
     stale: int = 0
+    incomplete: bool = False
+    """A batch was seen that is longer than what was read: worth reading again at once."""
     _wanted: int = PAGE
 
     @property
@@ -50,41 +53,40 @@ class ReceiveRing:
         """Bytes at `wire.MARKER_OFFSET` of the next batch."""
         return wire.marker_of(self.epoch, self.position)
 
-    @property
-    def incomplete(self) -> bool:
-        """Whether a batch was seen that is longer than what was read: read again at once."""
-        return self._wanted > PAGE
-
     def receive(self, data: bytes) -> Iterator[Batch]:
         """Take what was read at `extent`; yield the valid batches in it, in order."""
         view = memoryview(data)
-        asked = self._wanted
-        self._wanted = PAGE
+        asked, self._wanted, self.incomplete = self._wanted, PAGE, False
         at = 0
         while at < len(view):
             header = self._header(view[at:])
             if header is None:
-                return
+                break
             length = BATCH_HEADER + header.body_length
             whole = view[at : at + length]
             if len(whole) < length:
-                # asked for all of it and got less: a short file, not worth another hot read
-                self._wanted = length if asked < length or at else PAGE
+                self._wanted = wire.align(length) + PAGE
+                # asked for all of it and got less: a short file, not worth a hot read
+                self.incomplete = at > 0 or asked < length
                 return
             if not wire.verify_batch(whole):
                 self.torn += 1
+                self._wanted = wire.align(length) + PAGE
                 return
             self.position += self._stride(header)
             at += wire.align(length)
             yield Batch(header, whole[BATCH_HEADER:])
             if header.pad:
+                self.incomplete = True
                 return
-        self._wanted = PAGE
+        if self.speculate and at:
+            # where a read is a round trip, guess that as much again has come meanwhile
+            self._wanted = min(LARGE_READ, max(PAGE, 2 * at))
 
     def _header(self, view: memoryview) -> BatchHeader | None:
         header = wire.decode_batch_header(view, self.epoch, self.position)
         if header is None:
-            if view[:2] == wire.BATCH_MAGIC:
+            if bytes(view[:2]) == wire.BATCH_MAGIC:
                 self.stale += 1  # an earlier lap or epoch: nothing new, and no fault
             return None
         length = BATCH_HEADER + header.body_length

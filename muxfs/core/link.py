@@ -59,7 +59,9 @@ def previous_life(head: bytes) -> PreviousLife | None:
         birth = wire.decode_birth(head[: wire.PAGE])
     except (wire.ProtocolViolation, wire.IncompatibleVersion):
         return None
-    return birth and PreviousLife(birth, newest_status(head, birth.incarnation))
+    if birth is None:
+        return None
+    return PreviousLife(birth, newest_status(head, birth.incarnation))
 
 
 def first_generation(own_head: bytes, peer_head: bytes) -> int:
@@ -90,7 +92,8 @@ class Link:
     @property
     def epoch(self) -> int:
         """The current pair's epoch; the peer must be known."""
-        assert self.peer is not None
+        if self.peer is None:
+            raise RuntimeError("no epoch without a peer")
         mine, its = self.own.incarnation, self.peer.incarnation
         return wire.epoch_of(*((mine, its) if self.role is Role.DIAL else (its, mine)))
 

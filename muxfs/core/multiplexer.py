@@ -26,6 +26,7 @@ MAX_CONTROL_QUEUE: Final = 16384
 _OPENS_DIAL: Final = 1
 _OPENS_LISTEN: Final = 2
 _LAST_STREAM_ID: Final = (1 << 32) - 1
+_PINGS: Final = frozenset((FrameType.PING, FrameType.PONG))
 
 
 class OutOfStreams(Exception):
@@ -70,6 +71,9 @@ class Multiplexer:
     changes: Changes = attrs.field(factory=Changes)
     streams: dict[int, Stream] = attrs.field(factory=dict)
     opened: int = 0
+    traffic: int = 0
+    """Frames sent and received, but for PING and PONG: what makes measuring worth it."""
+
     _next_id: int = attrs.field(init=False)
     _last_peer_id: int = 0
     _unanswered: int = 0
@@ -231,8 +235,8 @@ class Multiplexer:
                 frame.sequence = stream.receive.window.limit
             self._add(filling, frame)
 
-    @staticmethod
-    def _add(filling: Filling, frame: Frame) -> None:
+    def _add(self, filling: Filling, frame: Frame) -> None:
+        self.traffic += frame.type not in _PINGS
         filling.add(wire.encode_frame(frame), length=FRAME_HEADER + len(frame.payload))
 
     def _fill_stream(self, filling: Filling, stream: Stream, most: int) -> int | None:
@@ -257,6 +261,7 @@ class Multiplexer:
             FrameType.DATA, stream.stream_id, sequence, length, wire.FLAG_FIN if fin else 0
         )
         filling.add(header, *pieces, length=FRAME_HEADER + length)
+        self.traffic += 1
         self._scheduler.spend(stream, length + FRAME_HEADER)
         self.changes.touched[stream] = None
         if fin:
@@ -269,6 +274,7 @@ class Multiplexer:
     def receive(self, frame: Frame, whole: int) -> None:
         """Take one frame of a valid batch of `whole` bytes. Raises ProtocolViolation."""
         kind = frame.type
+        self.traffic += kind not in _PINGS
         if kind == FrameType.DATA:
             self._receive_data(frame, whole)
         elif kind == FrameType.OPEN:
@@ -277,7 +283,7 @@ class Multiplexer:
             stream = self._known(frame)
             if stream is not None:
                 _STREAM_HANDLERS[kind](self, stream, frame)
-        elif kind in {FrameType.PING, FrameType.PONG}:
+        elif kind in _PINGS:
             self._receive_ping(frame)
         elif kind < wire.FIRST_IGNORABLE_TYPE:
             raise ProtocolViolation(f"a frame of unknown type {kind:#04x}")

@@ -50,6 +50,7 @@ class SendRing:
     rewritten: int = 0
     _kept: deque[SentBatch] = attrs.field(factory=deque)
     _rewrites: deque[SentBatch] = attrs.field(factory=deque)
+    _asking: int = 0
     _progress_at: float = 0.0
     _retry_after: float = LEAST_RETRY
 
@@ -72,7 +73,7 @@ class SendRing:
     @property
     def awaits_ack(self) -> bool:
         """Whether something is kept that the peer is asked to acknowledge."""
-        return any(batch.asks_for_ack for batch in self._kept)
+        return self._asking > 0
 
     def place(
         self, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool
@@ -82,6 +83,7 @@ class SendRing:
         if not self._kept:
             self._progress_at = now
         self._kept.append(batch)
+        self._asking += asks_for_ack
         self.position += stride
         return batch
 
@@ -101,6 +103,7 @@ class SendRing:
             return 0
         while self._kept and self._kept[0].end <= ack:
             batch = self._kept.popleft()
+            self._asking -= batch.asks_for_ack
             self.pacer.acknowledged(batch.stride, batch.sent_at, batch.delivered_then, now)
         self.acknowledged = ack
         self._progress_at = now
@@ -142,6 +145,10 @@ class SendRing:
         """Encode the batch that leads to the start of the ring: buffers and stride."""
         stride = self.capacity - self.position % self.capacity
         return wire.encode_pad(self.epoch, self.position, ack), stride
+
+    def encode_notice(self, ack: int) -> tuple[list[Buffer], int]:
+        """Encode the batch that makes the reader look at the status: buffers and stride."""
+        return wire.encode_notice(self.epoch, self.position, ack), wire.ALIGNMENT
 
     def encode(self, ack: int, parts: list[Buffer], count: int) -> tuple[list[Buffer], int]:
         """Encode a batch of frames: buffers and stride."""

@@ -59,6 +59,7 @@ NONCE_LENGTH: Final = 16
 
 STATUS_CLOSED: Final = 1
 BATCH_PAD: Final = 1
+BATCH_NOTICE: Final = 2
 FLAG_FIN: Final = 1
 SESSION_STREAM: Final = 0
 FIRST_IGNORABLE_TYPE: Final = 0x80
@@ -236,6 +237,7 @@ class BatchHeader:
     body_length: int
     frame_count: int
     pad: bool
+    notice: bool = False
 
 
 @attrs.define
@@ -465,6 +467,11 @@ def encode_pad(epoch: int, position: int, ack: int) -> list[Buffer]:
     return _batch(BATCH_PAD, epoch, position, ack, (), 0, 0)
 
 
+def encode_notice(epoch: int, position: int, ack: int) -> list[Buffer]:
+    """Encode the batch without frames that makes the reader look at the status."""
+    return _batch(BATCH_NOTICE, epoch, position, ack, (), 0, 0)
+
+
 def _batch(
     flags: int,
     epoch: int,
@@ -497,10 +504,11 @@ def decode_batch_header(data: Buffer, epoch: int, position: int) -> BatchHeader 
         or its_position != position
         or magic != BATCH_MAGIC
         or units * 8 != BATCH_HEADER
-        or flags & ~BATCH_PAD
+        or flags & ~(BATCH_PAD | BATCH_NOTICE)
     ):
         return None
-    return BatchHeader(position, ack, length, count, bool(flags & BATCH_PAD))
+    pad, notice = bool(flags & BATCH_PAD), bool(flags & BATCH_NOTICE)
+    return BatchHeader(position, ack, length, count, pad, notice)
 
 
 def verify_batch(batch: memoryview) -> bool:
