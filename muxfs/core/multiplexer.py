@@ -372,6 +372,8 @@ class Multiplexer:
         if frame.sequence != stream.receive.expected or stream.receive.peer_ended:
             raise ProtocolViolation("a RESET with a wrong final size, or after the end")
         stream.receive.reset(ending)
+        if stream.opened_here and not stream.accepted:
+            stream.refusal = ending
         self._answered(stream)
         self.changes.touched[stream] = None
         self._settle(stream)

@@ -226,6 +226,7 @@ class Stream:
     originator: str = ""
     accepted: bool = False
     bound_address: str = ""
+    refusal: Ending | None = None
     lost: Ending | None = None
     released: bool = False
     credit_due: bool = False

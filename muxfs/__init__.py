@@ -1,0 +1,106 @@
+"""Many TCP streams through two files on a shared filesystem.
+
+The embedding API is `open_session` and what it yields; everything is imported on
+first use, since `muxfs --help` must not wait for trio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from muxfs._version import __version__
+
+if TYPE_CHECKING:
+    from muxfs.core.polling import PollPolicy
+    from muxfs.core.wire import Code
+    from muxfs.errors import (
+        AlreadyRunning,
+        MuxfsError,
+        SessionError,
+        StreamEnded,
+        StreamRefused,
+        StreamReset,
+        printable,
+    )
+    from muxfs.info import (
+        Change,
+        Established,
+        Lost,
+        PeerInfo,
+        Resumed,
+        SessionState,
+        SessionStats,
+        Silent,
+        StorageRecovered,
+        StorageTrouble,
+    )
+    from muxfs.session import Session, SessionConfig, open_session
+    from muxfs.stream import MuxListener, MuxStream
+
+_HOMES = {
+    "muxfs.core.polling": ("PollPolicy",),
+    "muxfs.core.wire": ("Code",),
+    "muxfs.errors": (
+        "AlreadyRunning",
+        "MuxfsError",
+        "SessionError",
+        "StreamEnded",
+        "StreamRefused",
+        "StreamReset",
+        "printable",
+    ),
+    "muxfs.info": (
+        "Change",
+        "Established",
+        "Lost",
+        "PeerInfo",
+        "Resumed",
+        "SessionState",
+        "SessionStats",
+        "Silent",
+        "StorageRecovered",
+        "StorageTrouble",
+    ),
+    "muxfs.session": ("Session", "SessionConfig", "open_session"),
+    "muxfs.stream": ("MuxListener", "MuxStream"),
+}
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AlreadyRunning",
+    "Change",
+    "Code",
+    "Established",
+    "Lost",
+    "MuxListener",
+    "MuxStream",
+    "MuxfsError",
+    "PeerInfo",
+    "PollPolicy",
+    "Resumed",
+    "Session",
+    "SessionConfig",
+    "SessionError",
+    "SessionState",
+    "SessionStats",
+    "Silent",
+    "StorageRecovered",
+    "StorageTrouble",
+    "StreamEnded",
+    "StreamRefused",
+    "StreamReset",
+    "__version__",
+    "open_session",
+    "printable",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

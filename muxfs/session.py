@@ -1,0 +1,580 @@
+"""A session as a trio nursery: the engine of `muxfs.core` driven over a storage.
+
+Three tasks, one each to write the own mailbox, to read the peer's, and to look
+after the files themselves. They never raise: what fails is reported to the engine
+and tried again, and what fails for good ends the session with one `SessionError`
+out of `open_session`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from getpass import getuser
+from typing import Final, Literal
+
+import attrs
+import trio
+
+from muxfs import process
+from muxfs._version import __version__
+from muxfs.core import events, link, wire
+from muxfs.core import stream as core
+from muxfs.core.engine import Engine, EngineConfig
+from muxfs.core.multiplexer import OutOfStreams
+from muxfs.core.polling import PollPolicy
+from muxfs.core.stream import Ending
+from muxfs.core.wire import Buffer, Code, Items, ItemType, Role
+from muxfs.errors import AlreadyRunning, SessionError
+from muxfs.info import (
+    Change,
+    Established,
+    Lost,
+    PeerInfo,
+    Resumed,
+    SessionState,
+    SessionStats,
+    Silent,
+    StorageRecovered,
+    StorageTrouble,
+)
+from muxfs.storage.access import Access
+from muxfs.storage.base import FileCondition, Marker, Progress, Storage
+from muxfs.storage.posix import PosixStorage
+from muxfs.stream import MuxListener, MuxStream
+
+FLUSH_TIMEOUT: Final = 5.0
+"""Seconds that a session that ends waits for its streams' last bytes to arrive."""
+
+CLOSE_TIMEOUT: Final = 2.0
+"""Seconds that it then takes at the most to tell the peer: the mount may hang."""
+
+CHANGES_KEPT: Final = 256
+READ_BACKOFF: Final = (0.05, 2.0)
+"""First and longest pause in seconds after the peer's file could not be read."""
+
+DUPLICATE_LOOK: Final = 0.25
+"""Seconds between looks at an own file whose last writer may be alive elsewhere."""
+
+
+@attrs.frozen
+class SessionConfig:
+    """How one side of a session behaves. Bytes and seconds."""
+
+    capacity: int = wire.DEFAULT_CAPACITY
+    """Size of the own ring; 256 KiB to 1 GiB, a multiple of 4096."""
+    max_streams: int = wire.DEFAULT_MAX_STREAMS
+    """Live streams that the peer may have opened."""
+    initial_credit: int = wire.DEFAULT_INITIAL_CREDIT
+    """What the peer may send on a new stream; grows with use, to 16 MiB at the most."""
+    heartbeat: float = wire.DEFAULT_HEARTBEAT_MS / 1000
+    peer_timeout: float = wire.DEFAULT_PEER_TIMEOUT_MS / 1000
+    """Silence after which the peer is given up and streams are reset; 0: never."""
+    poll: PollPolicy = attrs.field(factory=PollPolicy)
+    access: Access | None = None
+    """How files are read and written; None: as the filesystem asks for."""
+    takeover: bool = False
+    """Start although another process of this role is alive; that one then ends."""
+    label: str = ""
+    """Shown to the peer: a job id, for instance."""
+
+    def engine_config(self, speculate: bool) -> EngineConfig:
+        """Return what the core takes of it."""
+        return EngineConfig(
+            capacity=self.capacity,
+            max_streams=self.max_streams,
+            initial_credit=self.initial_credit,
+            heartbeat=round(self.heartbeat * 1000),
+            peer_timeout=round(self.peer_timeout * 1000),
+            speculate=speculate,
+            items=_items(self.label),
+        )
+
+
+def _items(label: str) -> Items:
+    texts = (
+        (ItemType.SOFTWARE, f"muxfs {__version__}"),
+        (ItemType.HOST, socket.gethostname()),
+        (ItemType.PROCESS, process.identity()),
+        (ItemType.USER, _user()),
+        (ItemType.STARTED, datetime.now(UTC).isoformat(timespec="seconds")),
+        (ItemType.LABEL, label),
+    )
+    return tuple((kind, wire.encode_text(text, 255)) for kind, text in texts if text)
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):  # a uid without a name, in a container
+        return str(os.geteuid())
+
+
+class _Doorbell:
+    """Wakes one task, which looks at the state itself; rings before it waits are not lost."""
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def ring(self) -> None:
+        self._rung = True
+        self._lot.unpark()
+
+    async def wait(self) -> None:
+        if self._rung:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lot.park()
+        self._rung = False
+
+
+class Session:
+    """One side of a tunnel; made by `open_session`.
+
+    It outlives the peer: when that leaves or is restarted, streams end with a reset
+    and the next session forms by itself.
+    """
+
+    def __init__(self, storage: Storage, engine: Engine, config: SessionConfig) -> None:
+        self.storage = storage
+        self.engine = engine
+        self.config = config
+        self.incoming_lot = trio.lowlevel.ParkingLot()
+        self.failure: SessionError | None = None
+        self.peer: PeerInfo | None = None
+        self._streams: dict[core.Stream, MuxStream] = {}
+        self._incoming: deque[MuxStream] = deque()
+        self._state_lot = trio.lowlevel.ParkingLot()
+        self._progress_lot = trio.lowlevel.ParkingLot()
+        self._writer_bell = _Doorbell()
+        self._reader_bell = _Doorbell()
+        self._napping: trio.CancelScope | None = None
+        self._subscribers: list[trio.MemorySendChannel[Change]] = []
+        self._trouble: OSError | None = None
+        self._failed: Callable[[], None] = lambda: None
+        self._reported = (trio.current_time(), 0)
+        self._rate = 0.0
+
+    # What the application uses
+
+    @property
+    def state(self) -> SessionState:
+        """What the session is doing."""
+        return self.engine.state
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is over for good."""
+        return self.engine.state is SessionState.CLOSED
+
+    async def wait_established(self) -> PeerInfo:
+        """Wait for the other side; return who it is. Raises SessionError if it is over."""
+        await trio.lowlevel.checkpoint()
+        while self.peer is None or not self.engine.link.established:
+            self._check_open()
+            await self._state_lot.park()
+        return self.peer
+
+    async def open_stream(self, target: str = "", originator: str = "") -> MuxStream:
+        """Open a stream, as soon as the session stands and the other side allows one more.
+
+        What `target` means is the other side's affair: `host:port` for `muxfs dial`.
+        Raises StreamRefused with the reason; SessionError if the session is over;
+        ValueError for a target of more than 1024 bytes.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self.engine.can_open:
+            self._check_open()
+            await self._state_lot.park()
+        stream = self.start_stream(target, originator)
+        try:
+            await stream.wait_accepted()
+        except BaseException:
+            stream._abort(Ending(Code.CANCELLED))  # noqa: SLF001
+            raise
+        return stream
+
+    def start_stream(self, target: str = "", originator: str = "") -> MuxStream:
+        """Open a stream without waiting: data may be sent before it is accepted.
+
+        Raises BrokenResourceError if the session does not stand or no more streams are
+        allowed now; ValueError as `open_stream` does.
+        """
+        try:
+            stream = self.engine.open_stream(target, originator)
+        except OutOfStreams:
+            raise trio.BrokenResourceError("no stream can be opened now") from None
+        self.kick_writer()
+        return self._wrap(stream)
+
+    async def wait_can_open(self) -> None:
+        """Wait until `start_stream` would work. Raises SessionError if the session is over."""
+        await trio.lowlevel.checkpoint()
+        while not self.engine.can_open:
+            self._check_open()
+            await self._state_lot.park()
+
+    def listen(self, *, auto_accept: bool = True) -> MuxListener:
+        """Listen for the streams that the other side opens.
+
+        With `auto_accept=False` each must be answered by its `accept` or `refuse`.
+        Streams that come while nobody listens wait, up to 256.
+        """
+        return MuxListener(self, auto_accept)
+
+    def changes(self) -> trio.MemoryReceiveChannel[Change]:
+        """Return a channel of the session's changes from now on, for logs.
+
+        It ends with the session. A reader that is 256 changes behind misses some.
+        """
+        sender, receiver = trio.open_memory_channel[Change](CHANGES_KEPT)
+        self._subscribers.append(sender)
+        return receiver
+
+    def stats(self) -> SessionStats:
+        """Return this side's counters."""
+        engine = self.engine
+        return SessionStats(
+            state=engine.state.value,
+            streams=engine.open_streams,
+            opened=engine.opened_streams,
+            bytes_written=engine.written_bytes,
+            bytes_read=engine.read_bytes,
+            in_flight=engine.in_flight,
+            round_trip=engine.round_trip,
+            operations=self.storage.operations.total,
+            operations_per_second=round(self._rate, 2),
+            torn=engine.torn_reads,
+            stale=engine.stale_reads,
+            rewritten=engine.rewritten,
+        )
+
+    # For streams and listeners
+
+    def kick_writer(self) -> None:
+        """Let the writer look for something to write."""
+        self._writer_bell.ring()
+
+    def take(self, stream: core.Stream, most: int) -> Buffer:
+        """Take received bytes for the application."""
+        data = self.engine.take(stream, most, trio.current_time())
+        if stream.credit_due:
+            self.kick_writer()
+        return data
+
+    def next_incoming(self) -> MuxStream | None:
+        """Return the next stream that nobody accepted yet."""
+        while self._incoming:
+            stream = self._incoming.popleft()
+            if stream._core.lost is None:  # noqa: SLF001
+                return stream
+        return None
+
+    def stop_listening(self) -> None:
+        """Refuse the streams that wait, and let other acceptors look again."""
+        while (stream := self.next_incoming()) is not None:
+            ending = Ending(Code.REFUSED, "nothing listens for streams any more")
+            self.engine.refuse(stream._core, ending)  # noqa: SLF001
+        self.kick_writer()
+        self.incoming_lot.unpark_all()
+
+    def _wrap(self, stream: core.Stream) -> MuxStream:
+        wrapped = self._streams[stream] = MuxStream(self, stream)
+        return wrapped
+
+    def _check_open(self) -> None:
+        if self.closed:
+            ending = self.engine.ending or Ending(Code.SHUTDOWN, "the session is over")
+            raise self.failure or SessionError(ending.code, ending.reason)
+
+    # Tasks
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the session's tasks in the nursery; a failure for good cancels it."""
+        self._failed = nursery.cancel_scope.cancel
+        nursery.start_soon(self._write_loop)
+        nursery.start_soon(self._read_loop)
+        nursery.start_soon(self._keep_files)
+
+    async def _write_loop(self) -> None:
+        engine, writer = self.engine, self.storage.writer
+        while not engine.finished:
+            now = trio.current_time()
+            engine.handle_timeout(now)
+            write = engine.next_write(now)
+            self._dispatch()
+            if write is None:
+                with trio.move_on_at(engine.next_timeout()):
+                    await self._writer_bell.wait()
+                continue
+            if engine.active_at == now:
+                self._wake_reader()
+            try:
+                await writer.write(write.offset, write.buffers)
+            except OSError as error:
+                engine.write_failed(trio.current_time())
+                self._note_trouble(error)
+            else:
+                engine.write_done()
+                self._note_recovery()
+            self._progress_lot.unpark_all()
+        self._dispatch()
+        self._progress_lot.unpark_all()
+
+    async def _read_loop(self) -> None:
+        engine, reader = self.engine, self.storage.reader
+        backoff = READ_BACKOFF[0]
+        while True:
+            try:
+                more = await self._poll()
+            except OSError as error:
+                self._note_trouble(error)
+                await trio.sleep(backoff)
+                backoff = min(2 * backoff, READ_BACKOFF[1])
+                continue
+            backoff = READ_BACKOFF[0]
+            if more:
+                continue
+            quiet = trio.current_time() - engine.active_at
+            pause = self.config.poll.pause(quiet, reader.immediate)
+            if pause.nap and engine.marker is not None:
+                with trio.CancelScope() as self._napping:
+                    await reader.watch(Marker(*engine.marker), pause.nap, pause.seconds)
+                self._napping = None
+            elif pause.seconds:
+                with trio.move_on_after(pause.seconds):
+                    await self._reader_bell.wait()
+
+    async def _poll(self) -> bool:
+        """Read once what is due; whether there is more to read at once."""
+        engine, reader = self.engine, self.storage.reader
+        plan = engine.next_read(trio.current_time())
+        if plan.head:
+            engine.receive_head(await reader.read(0, wire.HEAD_LENGTH), trio.current_time())
+            self._after_reading()
+        if plan.ring is None:
+            return False
+        data = await reader.read(*plan.ring)
+        progress = engine.receive_ring(data, trio.current_time())
+        if progress:
+            self._after_reading()
+        return progress or engine.read_again
+
+    def _after_reading(self) -> None:
+        self._dispatch()
+        self.kick_writer()
+        self._progress_lot.unpark_all()
+
+    def _wake_reader(self) -> None:
+        """Something was sent, so an answer is likely: leave long pauses."""
+        self._reader_bell.ring()
+        if self._napping is not None:
+            self._napping.cancel()
+
+    async def _keep_files(self) -> None:
+        """Look after the names: heal the own file, follow the peer's (section 12)."""
+        while True:
+            await trio.sleep(self.config.heartbeat)
+            try:
+                await self._check_own_file()
+                await trio.sleep(self.config.heartbeat)
+                link_state = self.engine.link
+                if not link_state.established or link_state.silence > self.config.heartbeat:
+                    await self.storage.reader.refresh()
+            except OSError as error:
+                self._note_trouble(error)
+
+    async def _check_own_file(self) -> None:
+        writer = self.storage.writer
+        if await writer.inspect() is not FileCondition.INTACT:
+            await writer.recreate()
+            self.engine.restore()
+        else:
+            head = await writer.read_back(0, wire.PAGE)
+            self.engine.receive_own(head, trio.current_time())
+        self._after_reading()
+
+    # Telling
+
+    def _dispatch(self) -> None:
+        """Pass on what the engine found out: to streams, waiters and subscribers."""
+        for event in self.engine.take_events():
+            self._tell(event)
+        changes = self.engine.take_changes()
+        for stream in changes.incoming:
+            self._incoming.append(self._wrap(stream))
+        if changes.incoming:
+            self.incoming_lot.unpark_all()
+        for stream in changes.touched:
+            wrapped = self._streams.get(stream)
+            if wrapped is None:
+                continue
+            wrapped.wake()
+            if stream.ended or stream.lost:
+                del self._streams[stream]
+                self._state_lot.unpark_all()
+
+    def _tell(self, event: events.Event) -> None:
+        match event:
+            case events.Established(peer):
+                self.peer = PeerInfo.of(peer)
+                self._publish(Established(self.peer))
+            case events.Lost(ending):
+                self.peer = None
+                self._publish(Lost(ending.code, ending.reason))
+            case events.Silent(seconds):
+                self._publish(Silent(seconds))
+            case events.Resumed():
+                self._publish(Resumed())
+            case events.Failed(ending):
+                self.failure = SessionError(ending.code, ending.reason)
+                self._failed()
+            case events.Born():
+                pass
+        self._state_lot.unpark_all()
+        self.incoming_lot.unpark_all()
+
+    def _publish(self, change: Change) -> None:
+        for sender in list(self._subscribers):
+            try:
+                sender.send_nowait(change)
+            except trio.WouldBlock:
+                pass  # the reader is far behind; `state` and `stats` still tell the truth
+            except trio.BrokenResourceError:
+                self._subscribers.remove(sender)
+
+    def _note_trouble(self, error: OSError) -> None:
+        if self._trouble is None or self._trouble.errno != error.errno:
+            self._publish(StorageTrouble(error))
+        self._trouble = error
+
+    def _note_recovery(self) -> None:
+        if self._trouble is not None:
+            self._trouble = None
+            self._publish(StorageRecovered())
+
+    def report(self) -> bytes:
+        """Return the statistics that go into the mailbox's status, as JSON."""
+        then, count = self._reported
+        now, total = trio.current_time(), self.storage.operations.total
+        if now > then:
+            self._rate = (total - count) / (now - then)
+        self._reported = (now, total)
+        return json.dumps(attrs.asdict(self.stats())).encode()
+
+    # The end
+
+    async def shut_down(self, flush: bool) -> None:
+        """Bring what was sent to the other side if `flush`, then tell it that this one ends."""
+        if flush:
+            with trio.move_on_after(FLUSH_TIMEOUT):
+                while not (self.engine.flushed or self.closed):
+                    await self._progress_lot.park()
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            self.engine.close(Ending(Code.SHUTDOWN, "the other side ended"))
+            self.kick_writer()
+            while not self.engine.finished:
+                await self._progress_lot.park()
+        for sender in self._subscribers:
+            sender.close()
+        self.incoming_lot.unpark_all()
+
+
+@asynccontextmanager
+async def open_session(
+    path: str | os.PathLike[str],
+    *,
+    role: Literal["listen", "dial"],
+    config: SessionConfig | None = None,
+    storage: Storage | None = None,
+    progress: Progress | None = None,
+) -> AsyncIterator[Session]:
+    """Open this side of the session in the directory `path`; the other side may come later.
+
+    `path` must exist and be shared by both hosts; the files in it are made here. The two
+    sides take different roles, and are alike otherwise. `storage` replaces the real files
+    (see `muxfs.testing`). `progress` is told of the filling of a new mailbox.
+
+    Yields when this side's file is ready; `Session.wait_established` waits for the other.
+    On leaving, what streams have sent is brought over, and the other side is told.
+
+    Raises OSError if the mailbox cannot be made (ENOSPC, EACCES, ...), AlreadyRunning if
+    another process of the role is alive, and SessionError if the session ends for good,
+    which also cancels the body. Exceptions of the body pass unchanged.
+    """
+    config = config or SessionConfig()
+    own = Role[role.upper()]
+    if storage is None:
+        storage = PosixStorage(path, own.file_name, own.peer.file_name, config.access)
+    failure: BaseException | None = None
+    try:
+        session = await _start(own, config, storage, progress)
+        async with trio.open_nursery() as nursery:
+            session.start(nursery)
+            try:
+                yield session
+            except BaseException as error:  # noqa: BLE001  (raised again below, unwrapped)
+                failure = error
+            with trio.CancelScope(shield=True):
+                await session.shut_down(flush=failure is None)
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await storage.aclose()
+    if session.failure is not None and (failure is None or isinstance(failure, trio.Cancelled)):
+        raise session.failure
+    if failure is not None:
+        raise failure
+
+
+async def _start(
+    role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
+) -> Session:
+    own_head = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
+    if not config.takeover:
+        await _refuse_duplicate(storage, own_head)
+    peer_head = await storage.reader.read(0, wire.HEAD_LENGTH)
+    engine = Engine.start(
+        role,
+        config.engine_config(speculate=not storage.reader.immediate),
+        link.first_generation(own_head, peer_head),
+        os.urandom,
+        trio.current_time(),
+    )
+    session = Session(storage, engine, config)
+    engine.report = session.report
+    return session
+
+
+async def _refuse_duplicate(storage: Storage, own_head: bytes) -> None:
+    """Raise AlreadyRunning if the own file's last writer is alive (section 7)."""
+    life = link.previous_life(own_head)
+    if life is None or life.ended:
+        return
+    birth = life.birth
+    alive = process.is_alive(birth.text(ItemType.PROCESS))
+    if alive is None:
+        alive = await _beats(storage, life)
+    if alive:
+        info = PeerInfo.of(birth)
+        raise AlreadyRunning(
+            f"another muxfs {birth.role.name.lower()} is running on this tunnel: host "
+            f"{info.host or '?'}, pid {info.pid or '?'}; end it, or pass --takeover"
+        )
+
+
+async def _beats(storage: Storage, life: link.PreviousLife) -> bool:
+    """Watch a file of another host for longer than its heartbeat: a moving beat is life."""
+    with trio.move_on_after(1.5 * life.birth.heartbeat / 1000 + 1):
+        while True:
+            await trio.sleep(DUPLICATE_LOOK)
+            now = link.previous_life(await storage.writer.read_back(0, wire.HEAD_LENGTH))
+            if now is not None and now.signs != life.signs:
+                return not now.ended
+    return False

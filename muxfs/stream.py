@@ -1,0 +1,299 @@
+"""Streams and listeners of the embedding API: trio's own interfaces over a session.
+
+The contract is trio's (`trio.abc`): every method is a checkpoint, a cancelled
+`receive_some` or `accept` loses nothing, and misuse by two tasks at once raises
+`trio.BusyResourceError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, final
+
+import trio
+
+from muxfs.core import stream as core
+from muxfs.core.stream import Ending, ReceiveState, SendState
+from muxfs.core.wire import Buffer, Code
+from muxfs.errors import StreamRefused, StreamReset, printable
+
+if TYPE_CHECKING:
+    from muxfs.session import Session
+
+DEFAULT_RECEIVE = 64 << 10
+"""Bytes that `receive_some` returns at the most if the caller does not say."""
+
+
+class _OneTask:
+    """Raises BusyResourceError where a second task enters (trio's own guard is private)."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._entered = False
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        if self._entered:
+            raise trio.BusyResourceError(f"another task is {self._what} this stream")
+        self._entered = True
+        try:
+            yield
+        finally:
+            self._entered = False
+
+
+@final
+class MuxStream(trio.abc.HalfCloseableStream):
+    """One stream of a session, with everything that trio says of a `HalfCloseableStream`.
+
+    Made by `Session.open_stream` and by the listener of `Session.listen`. If the far
+    side, or the end of the session, breaks it off, its methods raise
+    `trio.BrokenResourceError` whose cause is a `StreamEnded` with code and reason.
+    """
+
+    def __init__(self, session: Session, stream: core.Stream) -> None:
+        self._session = session
+        self._core = stream
+        self._sending = _OneTask("sending on")
+        self._receiving = _OneTask("receiving from")
+        self._send_lot = trio.lowlevel.ParkingLot()
+        self._receive_lot = trio.lowlevel.ParkingLot()
+        self._closed = False
+        self._eof_sent = False
+        self._send_cancelled = False
+
+    def __repr__(self) -> str:
+        return f"<MuxStream {self._core.stream_id} {printable(self._core.target)!r}>"
+
+    @property
+    def target(self) -> str:
+        """What the opener asked for. Text of the far side: pass it through `printable`."""
+        return self._core.target
+
+    @property
+    def originator(self) -> str:
+        """Whom the opener opened it for. Text of the far side, as above."""
+        return self._core.originator
+
+    @property
+    def stream_id(self) -> int:
+        """The stream's number in its session."""
+        return self._core.stream_id
+
+    # Opening
+
+    async def wait_accepted(self) -> str:
+        """Wait for the far side's answer; return the address that it is bound to there, or "".
+
+        Raises StreamRefused with its reason; ClosedResourceError after `aclose`.
+        """
+        stream = self._core
+        await trio.lowlevel.checkpoint()
+        while not (stream.accepted or stream.lost or self._closed):
+            await self._send_lot.park()
+        if self._closed:
+            raise trio.ClosedResourceError
+        ending = stream.refusal if stream.accepted else stream.lost
+        if ending is not None:
+            raise StreamRefused(ending.code, ending.reason)
+        return stream.bound_address
+
+    async def accept(self, bound_address: str = "") -> None:
+        """Answer an incoming stream of `Session.listen(auto_accept=False)`; again is no harm."""
+        self._session.engine.accept(self._core, bound_address)
+        self._session.kick_writer()
+        await trio.lowlevel.checkpoint()
+
+    async def refuse(self, code: Code, reason: str = "") -> None:
+        """Answer an incoming stream with a refusal, and close it."""
+        if not self._closed:
+            self._closed = True
+            self._session.engine.refuse(self._core, Ending(code, reason))
+            self._let_go()
+        await trio.lowlevel.checkpoint()
+
+    # Sending
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send all of `data`; bytes are not copied, other buffers are.
+
+        Raises ClosedResourceError, BrokenResourceError, BusyResourceError as trio says.
+        If it is cancelled, the stream can only be closed, and the far side sees a reset.
+        """
+        with self._sending.entered():
+            self._check_sendable()
+            view = data if isinstance(data, bytes) else memoryview(data).cast("B")
+            at = 0
+            try:
+                while at < len(view):
+                    await self._wait_room()
+                    piece = self._piece(view, at)
+                    self._session.engine.send(self._core, piece)
+                    self._session.kick_writer()
+                    at += len(piece)
+                await trio.lowlevel.checkpoint()
+            except trio.Cancelled:
+                self._send_cancelled = self._send_cancelled or at > 0
+                raise
+            self._check_sendable()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until `send_all` would probably not have to wait; raises what it raises."""
+        with self._sending.entered():
+            self._check_sendable()
+            await trio.lowlevel.checkpoint()
+            await self._wait_room()
+
+    async def send_eof(self) -> None:
+        """End the sending direction cleanly; again is no harm. Raises as `send_all` does."""
+        with self._sending.entered():
+            if self._closed:
+                raise trio.ClosedResourceError
+            if not self._eof_sent:
+                self._check_sendable()
+                self._eof_sent = True
+                self._session.engine.finish(self._core)
+                self._session.kick_writer()
+            await trio.lowlevel.checkpoint()
+
+    def _piece(self, view: Buffer, at: int) -> bytes:
+        left = len(view) - at
+        size = left if left <= core.SEND_BUFFER else self._core.send.room
+        if at == 0 and size == left and isinstance(view, bytes):
+            return view
+        return bytes(view[at : at + size])
+
+    async def _wait_room(self) -> None:
+        while self._core.send.room <= 0:
+            await self._send_lot.park()
+            self._check_sendable()
+
+    def _check_sendable(self) -> None:
+        send = self._core.send
+        if self._closed or self._eof_sent:
+            raise trio.ClosedResourceError
+        if send.ending is not None or send.state is not SendState.OPEN:
+            raise _broken(send.ending)
+
+    # Receiving
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Receive up to `max_bytes` (64 KiB if not given); b"" at the clean end.
+
+        Raises ClosedResourceError, BrokenResourceError, BusyResourceError as trio says.
+        """
+        if max_bytes is not None:
+            if not isinstance(max_bytes, int):
+                raise TypeError("max_bytes must be an integer or None")
+            if max_bytes < 1:
+                raise ValueError("max_bytes must be at least 1")
+        return bytes(await self.receive_buffer(max_bytes or DEFAULT_RECEIVE))
+
+    async def receive_buffer(self, max_bytes: int) -> Buffer:
+        """Like `receive_some`, without the copy: what is returned may be a memoryview."""
+        with self._receiving.entered():
+            if self._closed:
+                raise trio.ClosedResourceError
+            # before the data is taken, so that a cancelled call loses nothing
+            await trio.lowlevel.checkpoint()
+            receive = self._core.receive
+            while not receive.readable and not self._closed:
+                await self._receive_lot.park()
+            if self._closed:
+                raise trio.ClosedResourceError
+            if receive.buffered:
+                return self._session.take(self._core, max_bytes)
+            if receive.state is ReceiveState.FINISHED:
+                return b""
+            raise _broken(receive.ending)
+
+    # Closing
+
+    async def aclose(self) -> None:
+        """Close: what was sent still arrives, with a clean end, and nothing more is received.
+
+        If it is cancelled, or an earlier `send_all` was, the far side sees a reset, so
+        that truncated data never looks complete.
+        """
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            self._abort(Ending(Code.CANCELLED))
+            raise
+        if self._send_cancelled:
+            self._abort(Ending(Code.CANCELLED))
+        elif not self._closed:
+            self._closed = True
+            engine = self._session.engine
+            if not self._core.accepted and not self._core.opened_here:
+                engine.refuse(self._core, Ending(Code.CANCELLED))
+            else:
+                engine.finish(self._core)
+                engine.stop(self._core, Ending(Code.CANCELLED))
+            self._let_go()
+
+    async def abort(self, code: Code = Code.CANCELLED, reason: str = "") -> None:
+        """Break the stream off: the far side sees a reset, never a clean end."""
+        self._abort(Ending(code, reason))
+        await trio.lowlevel.checkpoint()
+
+    def _abort(self, ending: Ending) -> None:
+        if not self._closed:
+            self._closed = True
+            self._session.engine.abort(self._core, ending)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._session.engine.release(self._core)
+        self._session.kick_writer()
+        self.wake()
+
+    # For the session
+
+    def wake(self) -> None:
+        """Let waiting tasks look again; called by the session when something changed."""
+        self._send_lot.unpark_all()
+        self._receive_lot.unpark_all()
+
+
+def _broken(ending: Ending | None) -> trio.BrokenResourceError:
+    ending = ending or Ending(Code.CANCELLED, "the stream was reset")
+    cause = StreamReset(ending.code, ending.reason)
+    error = trio.BrokenResourceError(str(cause.strerror))
+    error.__cause__ = cause
+    return error
+
+
+@final
+class MuxListener(trio.abc.Listener[MuxStream]):
+    """Incoming streams of a session; made by `Session.listen`."""
+
+    def __init__(self, session: Session, auto_accept: bool) -> None:
+        self._session = session
+        self._auto_accept = auto_accept
+        self._closed = False
+
+    async def accept(self) -> MuxStream:
+        """Wait for the next incoming stream.
+
+        Raises ClosedResourceError after `aclose`, and at the end of the session.
+        """
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._closed or self._session.closed:
+                raise trio.ClosedResourceError
+            stream = self._session.next_incoming()
+            if stream is not None:
+                if self._auto_accept:
+                    self._session.engine.accept(stream._core)  # noqa: SLF001
+                    self._session.kick_writer()
+                return stream
+            await self._session.incoming_lot.park()
+
+    async def aclose(self) -> None:
+        """Stop listening; streams that nobody accepted are refused."""
+        if not self._closed:
+            self._closed = True
+            self._session.stop_listening()
+        await trio.lowlevel.checkpoint()
