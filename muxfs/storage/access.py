@@ -14,6 +14,7 @@ Rule 3: offsets and lengths are free; alignment is the strategy's own business.
 from __future__ import annotations
 
 import abc
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -199,8 +200,9 @@ class DontneedRead(ReadAccess):
 
     def open(self, path: str, flags: int) -> int:  # noqa: D102
         descriptor = os.open(path, flags)
-        # Read-ahead would fetch 128 KiB and more for a poll of 4 KiB.
-        _advise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
+        # Read-ahead would fetch 128 KiB and more for a poll of 4 KiB. (FIFO: ESPIPE, judged later)
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)
         return descriptor
 
     def read(self, descriptor: int, offset: int, length: int) -> bytes:  # noqa: D102
@@ -211,7 +213,8 @@ class DontneedRead(ReadAccess):
 
     def _read_dropped(self, descriptor: int, offset: int, length: int) -> bytes:
         start, stop = aligned(offset, length)  # only whole pages are dropped
-        _advise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
+        with contextlib.suppress(OSError):  # ENOSYS, EOPNOTSUPP: there is nothing better then
+            os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
         return self._plain.read(descriptor, offset, length)
 
 
@@ -375,11 +378,3 @@ def _statx() -> Callable[[int], int] | None:
         return ctypes.get_errno() if failed else 0
 
     return call
-
-
-def _advise(descriptor: int, offset: int, length: int, advice: int) -> None:
-    try:
-        os.posix_fadvise(descriptor, offset, length, advice)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise

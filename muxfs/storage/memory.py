@@ -254,29 +254,31 @@ class MemoryReader(MailboxReader):
         deadline = trio.current_time() + timeout
         nap = max(nap, _SHORTEST_NAP)
         while True:
-            asked = trio.current_time()
+            self._operations.reads += 1
             await self._fs.served()
             try:
                 data = self._look(marker.offset, len(marker.value))
             except OSError:
                 data = b""
             if data == marker.value:
-                self._operations.reads += 1
                 return True
-            now = trio.current_time()
-            again = min(deadline, self._fs.settle(now))
+            asked = trio.current_time()
+            if asked >= deadline:
+                return False
+            again = min(deadline, self._fs.settle(asked))
             if self._fs.choose is not None or not data:
-                again = min(again, now + nap)  # no write announces that an old page is done with
+                again = min(again, asked + nap)  # no write announces that an old page is done with
             await self._fs.changes(until=again)
-            now = trio.current_time()
-            self._operations.reads += max(1, round((now - asked) / nap))
-            if now >= deadline or not data:
+            naps = round((trio.current_time() - asked) / nap)
+            self._operations.reads += max(0, naps - 1)
+            if not data:
                 return False
 
     async def refresh(self) -> None:  # noqa: D102
         self._operations.metadata += 1
         await self._fs.served()
-        self._file = self._fs.look_up(self._name) or self._file
+        if not self._closed:
+            self._file = self._fs.look_up(self._name) or self._file
 
     async def aclose(self) -> None:  # noqa: D102
         self._closed = True

@@ -154,6 +154,8 @@ class MemoryFile:
         raise OSError(fault.error, os.strerror(fault.error))
 
     def _apply(self, offset: int, data: memoryview) -> None:
+        if not data.nbytes:
+            return
         end = offset + data.nbytes
         if end > len(self._content):
             self.truncate(end)

@@ -1,0 +1,370 @@
+"""What is particular to real files: opening, owners, holes, full disks, descriptors."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from muxfs.core.wire import HEAD_LENGTH
+from muxfs.storage.access import Access, DirectRead, DsyncWrite, HeldRead, PlainWrite
+from muxfs.storage.base import FileCondition, Marker
+from muxfs.storage.files import PIECE
+from muxfs.storage.filesystem import Kind, find_filesystem
+from muxfs.storage.posix import PosixStorage
+
+from .conftest import PATIENCE, held_open, os_error
+
+SIZE = 2 * PIECE + 5000
+
+
+def remote() -> Access:
+    """What a network filesystem gets."""
+    return Access(DirectRead(), DsyncWrite())
+
+
+@pytest.fixture(params=[None, remote], ids=["local", "remote"])
+def access(request: pytest.FixtureRequest):
+    """A new access, as for this filesystem and as for a network one."""
+    return request.param() if request.param else None
+
+
+def symlink(path: Path) -> None:
+    (path.parent / "elsewhere").write_bytes(b"secret")
+    os.symlink(path.parent / "elsewhere", path)
+
+
+def foreign(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    path.write_bytes(b"x" * 100)
+    os.chown(path, 12345, 12345)
+
+
+REFUSED = pytest.mark.parametrize(
+    ("put", "expected"),
+    [(symlink, errno.ELOOP), (os.mkfifo, errno.EPERM), (foreign, errno.EPERM)],
+)
+
+
+@REFUSED
+async def test_what_is_not_our_own_regular_file_is_refused(
+    directory: Path, access, put, expected: int
+) -> None:
+    put(directory / "near")
+    near = PosixStorage(directory, "near", "far", access)
+    far = PosixStorage(directory, "far", "near", access)
+    with trio.fail_after(PATIENCE):  # a FIFO must not hang either
+        with os_error(expected):
+            await near.writer.prepare(SIZE)
+        with os_error(expected):
+            await far.reader.read(0, 10)
+        with os_error(expected):
+            await far.reader.refresh()
+        assert not await far.reader.watch(Marker(0, b"x"), 0.001, PATIENCE)
+
+    assert held_open(directory) == []
+
+
+async def test_directory_in_the_place_of_a_mailbox(directory: Path, access) -> None:
+    (directory / "near").mkdir()
+
+    with os_error(errno.EISDIR):
+        await PosixStorage(directory, "near", "far", access).writer.prepare(SIZE)
+    with os_error(errno.EPERM):
+        await PosixStorage(directory, "far", "near", access).reader.read(0, 1)
+
+
+@REFUSED
+async def test_what_replaced_the_mailbox_is_found_and_refused(
+    directory: Path, put, expected: int
+) -> None:
+    near = PosixStorage(directory, "near", "far")
+    await near.writer.prepare(SIZE)
+    os.unlink(directory / "near")
+    put(directory / "near")
+
+    assert await near.writer.inspect() is FileCondition.REPLACED
+    with os_error(expected):
+        await near.writer.recreate()
+    await near.aclose()
+
+
+async def test_mailbox_is_private(directory: Path) -> None:
+    near = PosixStorage(directory, "near", "far")
+    await near.writer.prepare(SIZE)
+
+    assert os.stat(directory / "near").st_mode & 0o777 == 0o600
+    await near.aclose()
+
+
+async def test_own_file_is_never_cut_or_renamed(directory: Path, access) -> None:
+    near = PosixStorage(directory, "near", "far", access)
+    await near.writer.prepare(SIZE)
+    before = os.stat(directory / "near")
+    await near.aclose()
+    again = PosixStorage(directory, "near", "far", access)
+    await again.writer.prepare(PIECE)
+    await again.aclose()
+
+    after = os.stat(directory / "near")
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size) == (before.st_ino, SIZE)
+
+
+async def test_reader_never_opens_for_writing(directory: Path, access) -> None:
+    near = PosixStorage(directory, "near", "far", access)
+    far = PosixStorage(directory, "far", "near", access)
+    await near.writer.prepare(SIZE)
+    await far.reader.read(0, 1)
+    with far.reader._handle as reading, near.writer._file.writing as writing:
+        read_flags, write_flags = (fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (reading, writing))
+    await near.aclose()
+    await far.aclose()
+
+    assert read_flags & os.O_ACCMODE == os.O_RDONLY
+    assert write_flags & os.O_ACCMODE == os.O_RDWR
+    assert bool(write_flags & os.O_DSYNC) is (access is not None)
+    assert not (read_flags | write_flags) & os.O_NONBLOCK
+
+
+async def test_directory_is_opened_before_the_name(directory: Path, monkeypatch) -> None:
+    """Else an NFS client goes on believing for 28 s that the name does not exist."""
+    opened: list[str] = []
+    really_open = os.open
+
+    def spy(path, *arguments):
+        opened.append(str(path))
+        return really_open(path, *arguments)
+
+    far = PosixStorage(directory, "far", "near")
+    monkeypatch.setattr(os, "open", spy)
+    await far.reader.read(0, 1)
+    await far.reader.refresh()
+
+    assert opened == [str(directory), str(directory / "near")] * 2
+
+
+async def test_directory_that_may_only_be_searched(tmp_path: Path, monkeypatch) -> None:
+    really_open = os.open
+
+    def refuse_directory(path, flags, *mode):
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, "not readable")
+        return really_open(path, flags, *mode)
+
+    monkeypatch.setattr(os, "open", refuse_directory)
+    near = PosixStorage(tmp_path, "near", "far")
+    await near.writer.prepare(SIZE)
+
+    assert await near.writer.inspect() is FileCondition.INTACT
+    await near.aclose()
+
+
+async def test_lease_held_by_another_client_is_waited_for(tmp_path: Path, monkeypatch) -> None:
+    really_open = os.open
+    refused = []
+
+    def lease(path, flags, *mode):
+        if flags & os.O_NONBLOCK and str(path).endswith("near"):
+            refused.append(path)
+            raise BlockingIOError(errno.EAGAIN, "a lease is being broken")
+        return really_open(path, flags, *mode)
+
+    near = PosixStorage(tmp_path, "near", "far")
+    far = PosixStorage(tmp_path, "far", "near")
+    monkeypatch.setattr(os, "open", lease)
+    await near.writer.prepare(SIZE)
+
+    assert await far.reader.read(0, 1) == b"\0"
+    assert await near.writer.inspect() is FileCondition.INTACT
+    assert refused
+    await near.aclose()
+    await far.aclose()
+
+
+class FailingRead(HeldRead):
+    """Raises each of `errors` once."""
+
+    def __init__(self, *errors: int) -> None:
+        self.errors = list(errors)
+
+    def read(self, descriptor: int, offset: int, length: int) -> bytes:
+        if self.errors:
+            raise OSError(self.errors.pop(0), "asked for")
+        return super().read(descriptor, offset, length)
+
+
+@pytest.mark.parametrize("error", [errno.ESTALE, errno.ENOENT])
+async def test_stale_file_is_looked_up_afresh(directory: Path, error: int) -> None:
+    (directory / "near").write_bytes(b"old")
+    strategy = FailingRead()
+    far = PosixStorage(directory, "far", "near", Access(strategy, PlainWrite()))
+    assert await far.reader.read(0, 3) == b"old"
+    os.unlink(directory / "near")
+    (directory / "near").write_bytes(b"new")
+    strategy.errors = [error]
+
+    assert await far.reader.read(0, 3) == b""
+    assert await far.reader.read(0, 3) == b"new"
+    await far.aclose()
+
+
+async def test_other_errors_are_raised_and_the_file_is_kept(directory: Path) -> None:
+    (directory / "near").write_bytes(b"old")
+    strategy = FailingRead(errno.EIO)
+    far = PosixStorage(directory, "far", "near", Access(strategy, PlainWrite()))
+    with os_error(errno.EIO):
+        await far.reader.read(0, 3)
+    os.unlink(directory / "near")
+    strategy.errors = [errno.EIO]
+
+    assert not await far.reader.watch(Marker(0, b"old"), 0.001, PATIENCE)
+    assert await far.reader.read(0, 3) == b"old"
+    await far.aclose()
+
+
+def holes(path: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE) < os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("size", [SIZE, SIZE // 2, SIZE + 4096])
+async def test_sparse_file_is_filled_and_keeps_its_content(
+    directory: Path, access, size: int
+) -> None:
+    head = bytes(range(256)) * (HEAD_LENGTH // 256)
+    path = directory / "near"
+    path.write_bytes(head)
+    os.truncate(path, size)
+    with path.open("r+b") as file:
+        file.seek(size - 100)
+        file.write(b"the end")
+    if not holes(path):
+        pytest.skip("this filesystem tells of no holes")
+    near = PosixStorage(directory, "near", "far", access)
+
+    assert await near.writer.prepare(SIZE) == head
+    assert not holes(path)
+    assert os.stat(path).st_blocks * 512 >= SIZE
+    content = head.ljust(size - 100, b"\0") + b"the end"
+    assert path.read_bytes() == content.ljust(max(size, SIZE), b"\0")
+    await near.aclose()
+
+
+async def test_small_hole_is_found(directory: Path) -> None:
+    """A hole of one block, which the number of blocks may hide."""
+    path = directory / "near"
+    path.write_bytes(b"x" * 8192)
+    os.truncate(path, 12288)
+    with path.open("ab") as file:
+        file.write(b"y" * (SIZE - 12288))
+    if not holes(path):
+        pytest.skip("this filesystem tells of no holes")
+    near = PosixStorage(directory, "near", "far")
+    await near.writer.prepare(SIZE)
+
+    assert not holes(path)
+    await near.aclose()
+
+
+async def test_full_file_is_not_written_again(directory: Path, monkeypatch) -> None:
+    first = PosixStorage(directory, "near", "far")
+    await first.writer.prepare(SIZE)
+    await first.aclose()
+    second = PosixStorage(directory, "near", "far")
+    await second.writer.prepare(SIZE)
+    await second.aclose()
+
+    assert first.operations.writes == 3  # pieces of at most 1 MiB
+    assert second.operations.writes == 0
+    assert second.operations.syncs == 1  # they may have been written, but never synced
+
+
+@pytest.fixture
+def small_filesystem(tmp_path: Path) -> Iterator[Path]:
+    """A filesystem of 1 MiB."""
+    mount_point = tmp_path / "small"
+    mount_point.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "muxfs-test", str(mount_point)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a small filesystem can be mounted only by root")
+    yield mount_point
+    subprocess.run(["umount", str(mount_point)], check=True)
+
+
+async def test_full_disk_is_found_at_once_and_not_left_full(small_filesystem: Path, access) -> None:
+    near = PosixStorage(small_filesystem, "near", "far", access)
+    with os_error(errno.ENOSPC):
+        await near.writer.prepare(SIZE)
+
+    assert held_open(small_filesystem) == []
+    assert os.stat(small_filesystem / "near").st_size == 0
+    await near.writer.prepare(512 << 10)  # and what fits, fits
+    await near.aclose()
+
+
+async def test_previous_life_survives_a_full_disk(small_filesystem: Path, access) -> None:
+    (small_filesystem / "near").write_bytes(b"old" * 1000)
+    near = PosixStorage(small_filesystem, "near", "far", access)
+    with os_error(errno.ENOSPC):
+        await near.writer.prepare(SIZE)
+
+    assert (small_filesystem / "near").read_bytes() == b"old" * 1000
+
+
+async def test_prepared_mailbox_works_on_a_full_disk(small_filesystem: Path, access) -> None:
+    near = PosixStorage(small_filesystem, "near", "far", access)
+    far = PosixStorage(small_filesystem, "far", "near", access)
+    await near.writer.prepare(512 << 10)
+    with os_error(errno.ENOSPC), (small_filesystem / "other").open("wb", 0) as other:
+        while True:
+            other.write(bytes(4096))
+    payload = os.urandom(512 << 10)
+    await near.writer.write(0, [payload])
+
+    assert await far.reader.read(0, 512 << 10) == payload
+    os.unlink(small_filesystem / "near")  # we hold its blocks still, so there is no room
+    with os_error(errno.ENOSPC):
+        await near.writer.recreate()
+    await near.writer.write(0, [payload])  # the one that was held is held still
+    await near.aclose()
+    await far.aclose()
+
+
+async def test_identified_on_first_use(directory: Path) -> None:
+    expected = find_filesystem(str(directory))
+    near = PosixStorage(directory, "near", "far")
+    assert near.access is None
+    assert near.filesystem.kind is expected.kind
+    await near.writer.prepare(SIZE)
+
+    assert near.filesystem == expected
+    assert near.describe() == f"{directory} on {expected.describe()}"
+    assert near.access.name == ("memory+memory" if expected.kind is Kind.MEMORY else "cached+plain")
+    await near.aclose()
+
+
+async def test_immediate_once_the_file_is_there(directory: Path, access) -> None:
+    near = PosixStorage(directory, "near", "far", access)
+    far = PosixStorage(directory, "far", "near", access)
+    assert not far.reader.immediate
+    await far.reader.read(0, 1)
+    assert not far.reader.immediate  # looking for a missing file takes a thread
+    await near.writer.prepare(SIZE)
+    await far.reader.read(0, 1)
+
+    assert far.reader.immediate is (access is None)
+    await near.aclose()
+    await far.aclose()
+    assert not far.reader.immediate
