@@ -1,0 +1,1 @@
+"""End-to-end tests: the installed commands as separate processes, real sockets, real files."""
