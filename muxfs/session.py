@@ -54,6 +54,9 @@ FLUSH_TIMEOUT: Final = 5.0
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds that it then takes at the most to tell the peer: the mount may hang."""
 
+OWN_FILE_BEATS: Final = 4
+"""Heartbeats between looks at the own file; sooner when something is wrong with it."""
+
 CHANGES_KEPT: Final = 256
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
@@ -154,6 +157,7 @@ class Session:
         self._progress_lot = trio.lowlevel.ParkingLot()
         self._writer_bell = _Doorbell()
         self._reader_bell = _Doorbell()
+        self._keeper_bell = _Doorbell()
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
         self._trouble: OSError | None = None
@@ -320,6 +324,7 @@ class Session:
             except OSError as error:
                 engine.write_failed(trio.current_time())
                 self._note_trouble(error)
+                self._keeper_bell.ring()
             else:
                 engine.write_done()
                 self._note_recovery()
@@ -379,13 +384,18 @@ class Session:
 
     async def _keep_files(self) -> None:
         """Look after the names: heal the own file, follow the peer's (section 12)."""
+        rewritten = beats = 0
         while True:
-            await trio.sleep(self.config.heartbeat)
+            with trio.move_on_after(self.config.heartbeat):
+                await self._keeper_bell.wait()
+            beats += 1
+            standstill = self.engine.rewritten != rewritten
+            rewritten = self.engine.rewritten
             try:
-                await self._check_own_file()
-                await trio.sleep(self.config.heartbeat)
-                link_state = self.engine.link
-                if not link_state.established or link_state.silence > self.config.heartbeat:
+                if beats % OWN_FILE_BEATS == 0 or standstill or self._trouble is not None:
+                    await self._check_own_file()
+                peer = self.engine.link
+                if not peer.established or peer.silence > self.config.heartbeat:
                     await self.storage.reader.refresh()
             except OSError as error:
                 self._note_trouble(error)

@@ -47,7 +47,7 @@ ACK_DELAY: Final = 0.1
 """Seconds that an ack waits for a batch to ride on."""
 
 ACK_BYTES: Final = 256 << 10
-HEAD_INTERVAL: Final = 2.0
+HEAD_INTERVAL: Final = 2.5
 """Seconds between looks at an established peer's head."""
 
 HEAD_INTERVAL_UNACKED: Final = 0.5
