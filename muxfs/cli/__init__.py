@@ -1,0 +1,92 @@
+"""The `muxfs` command.
+
+Each command is a module of its own with `HELP`, `add_arguments(parser)` and
+`run(args)`, imported when it is used: on a network filesystem each module of an
+import costs round trips, and `muxfs --help` needs none of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+COMMANDS: Final = ("listen", "dial", "demo", "status", "explain", "version")
+
+HELP: Final = """\
+muxfs: TCP connections through a directory that two hosts share.
+
+For a web IDE or any other service on a compute node, where ssh and TCP are
+blocked but both hosts mount the same home or scratch directory.
+
+  on the login node:     muxfs listen job42 8888
+  on the compute node:   muxfs dial job42 8888
+  then open:             http://localhost:8888
+
+Commands:
+  listen TUNNEL FORWARD...   where the clients are: accept connections on local ports
+  dial TUNNEL [TARGET...]    where the service is: connect to it
+  demo                       see it work, on this host, in ten seconds
+  status [TUNNEL]            both ends of a tunnel, or of all of them
+  explain FILE               decode a mailbox file
+  version                    version and platform
+  help [COMMAND]             this text, or a command's
+
+TUNNEL is a name, for a directory in ~/.muxfs (or $MUXFS_HOME), or a path with a /.
+Start both ends in any order, and again at any time: they find each other.
+
+Exit codes:
+    0  ended as asked                  73  cannot create, or disk or quota full
+    1  the demo found a difference     74  input/output error
+    2  wrong usage                     75  another one runs this side, or took it over
+   66  no such directory or file       76  the other side speaks another protocol
+   69  port in use, or not available   77  no permission, or the directory is unsafe
+  130, 143  ended by Ctrl-C or SIGTERM
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; without `argv`, that of the process, which is left at the end."""
+    from muxfs.cli.failures import leave  # noqa: PLC0415  (start-up time)
+
+    if argv is None:
+        leave(_guarded(sys.argv[1:]))
+    return _guarded(list(argv))
+
+
+def _guarded(argv: list[str]) -> int:
+    from muxfs.cli.failures import Failure  # noqa: PLC0415  (start-up time)
+
+    try:
+        return _dispatch(argv)
+    except Failure as failure:
+        print(f"muxfs: {failure}", file=sys.stderr)
+        return failure.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # such as `muxfs explain FILE | head`: nobody reads any more
+    except SystemExit as end:  # argparse after --help
+        return int(end.code or 0)
+
+
+def _dispatch(argv: list[str]) -> int:
+    name = argv[0] if argv else "--help"
+    if name == "help" and len(argv) > 1:
+        name, argv = argv[1], [argv[1], "--help"]
+    if name in {"-h", "--help", "help"}:
+        sys.stdout.write(HELP)
+        return 0
+    if name in {"-V", "--version"}:
+        name, argv = "version", ["version", *argv[1:]]
+    from muxfs.cli.failures import USAGE, Failure  # noqa: PLC0415  (start-up time)
+
+    if name not in COMMANDS:
+        raise Failure(f"{name!r} is not a command: {', '.join(COMMANDS)} (see muxfs --help)", USAGE)
+    from muxfs.cli.arguments import Parser  # noqa: PLC0415  (start-up time)
+
+    command = importlib.import_module(f"muxfs.cli.{name}")
+    parser = Parser(name, command.HELP)
+    command.add_arguments(parser)
+    return int(command.run(parser.parse_intermixed_args(argv[1:])))

@@ -1,0 +1,112 @@
+"""Options that commands share, and the values that they take.
+
+Rule: nothing here imports more than argparse; commands parse before they import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from typing import Final, NoReturn
+
+from muxfs.cli.failures import USAGE, Failure
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s|m|h|)", re.ASCII)
+_TIME_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_TIME: Final = 30 * 86400.0
+
+SESSION_HELP: Final = """\
+  --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
+  --poll MIN:MAX          how often to look for news: every MIN while busy, every
+                          MAX when idle for long, as in 1ms:500ms (chosen by itself)
+  --access HOW            how to read and write the mailboxes (chosen by filesystem)
+  --connect-timeout TIME  {connect} (30s)
+  --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
+  --takeover              end the process that runs this side already
+  --insecure-dir          use the directory though others could write to it
+  --label TEXT            shown to the other side, a job id for instance
+"""
+OUTPUT_HELP: Final = """\
+  --json                  events as JSON objects on stdout, one a line
+  -v, --verbose           also each connection
+  -q, --quiet             only errors
+  -h, --help              this text
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with a hand-written help, whose errors are `Failure`s of one line."""
+
+    def __init__(self, command: str, help_text: str) -> None:
+        super().__init__(prog=f"muxfs {command}", allow_abbrev=False)
+        self._help_text = help_text
+
+    def format_help(self) -> str:
+        """Return the text of the command's author."""
+        return self._help_text
+
+    def error(self, message: str) -> NoReturn:
+        """Raise Failure."""
+        raise Failure(f"{message} (see {self.prog} --help)", USAGE)
+
+
+def add_session_options(parser: argparse.ArgumentParser) -> None:
+    """Add what configures a session; `muxfs.cli.ends` reads it."""
+    add = parser.add_argument
+    add("--ring", type=size, metavar="SIZE")
+    add("--poll", type=poll, metavar="MIN:MAX")
+    add("--access", metavar="HOW")
+    add("--connect-timeout", type=positive_duration, default=30.0, metavar="TIME")
+    add("--peer-timeout", type=duration, metavar="TIME")
+    add("--takeover", action="store_true")
+    add("--insecure-dir", action="store_true")
+    add("--label", default="", metavar="TEXT")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the output."""
+    parser.add_argument("--json", action="store_true")
+    volume = parser.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true")
+    volume.add_argument("-q", "--quiet", action="store_true")
+
+
+def size(text: str) -> int:
+    """Parse a size in bytes: `300000`, `256K`, `16M`, `16MiB`, `1G`."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 256K, 16M or 1G")
+    return int(float(found[1]) * _SIZE_UNITS[found[2].lower()])
+
+
+def duration(text: str, unit: str = "s") -> float:
+    """Parse a duration in seconds: `30`, `1.5s`, `500ms`, `2m`; `unit` where none is given."""
+    found = _TIME.fullmatch(text.strip())
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 500ms, 30s or 2m")
+    seconds = float(found[1]) * _TIME_UNITS[found[2] or unit]
+    if not math.isfinite(seconds) or seconds > MAX_TIME:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long a time; at most 30 days")
+    return seconds
+
+
+def positive_duration(text: str) -> float:
+    """Parse a duration above zero."""
+    seconds = duration(text)
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than zero")
+    return seconds
+
+
+def poll(text: str) -> tuple[float, float]:
+    """Parse `MIN:MAX` into seconds; numbers without a unit are milliseconds."""
+    least, colon, most = text.partition(":")
+    if not colon:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX, such as 1ms:500ms")
+    times = duration(least, "ms"), duration(most, "ms")
+    if not 0 < times[0] <= times[1]:
+        raise argparse.ArgumentTypeError(f"{text!r}: MIN must be above 0 and not above MAX")
+    return times

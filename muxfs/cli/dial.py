@@ -1,0 +1,47 @@
+"""`muxfs dial`: the side where the service is."""
+
+from __future__ import annotations
+
+import argparse
+
+from muxfs.cli.arguments import (
+    OUTPUT_HELP,
+    SESSION_HELP,
+    add_output_options,
+    add_session_options,
+)
+
+HELP = f"""\
+usage: muxfs dial [options] TUNNEL [TARGET...]
+
+Connect clients of `muxfs listen` on the other host to services here, or to what can
+be reached from here. Ends with Ctrl-C. Either side may start first.
+
+TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in it.
+TARGET is what this side is willing to connect to; without any: each port of localhost.
+  8888             localhost:8888
+  license:1900     port 1900 of the host license
+Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:80
+
+options:
+{SESSION_HELP.format(connect="give a service up that does not answer")}\
+{OUTPUT_HELP}
+examples:
+  muxfs dial job42 8888                       next to JupyterLab on port 8888
+  muxfs dial /scratch/me/job42 8888 license:1900
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add arguments and options."""
+    parser.add_argument("tunnel", metavar="TUNNEL")
+    parser.add_argument("targets", metavar="TARGET", nargs="*")
+    add_session_options(parser)
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until the end. Raises Failure."""
+    from muxfs.cli import ends  # noqa: PLC0415  (start-up time)
+
+    return ends.run_dial(args)

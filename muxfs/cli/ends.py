@@ -1,0 +1,281 @@
+"""The life of one end of a tunnel: what `muxfs listen` and `muxfs dial` have in common."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import functools
+import math
+import resource
+import socket
+import sys
+from collections.abc import Callable
+from typing import Final, Literal, TypeVar
+
+import attrs
+import trio
+
+from muxfs.cli import hints, settings, tunnel
+from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
+from muxfs.cli.journal import Journal, no_sign
+from muxfs.cli.output import NORMAL, Output, ProgressLine, amount
+from muxfs.cli.signals import Stop
+from muxfs.cli.tunnel import Tunnel
+from muxfs.core.wire import RING_OFFSET, Code
+from muxfs.errors import MuxfsError, SessionError
+from muxfs.forwards.carrier import Carrier
+from muxfs.forwards.dialer import Policy, serve_streams
+from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
+from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_targets
+from muxfs.info import Established, Lost, PeerInfo, SessionState
+from muxfs.session import Session, SessionConfig, open_session
+from muxfs.storage.filesystem import find_filesystem
+
+HINT_AFTER: Final = 60.0
+"""Seconds without a sign of the other side until it is told what this side sees."""
+NAME_TIMEOUT: Final = 2.0
+"""Seconds that finding this host's full name may take."""
+LOOK_NOTICE: Final = 2.0
+"""Seconds of opening a session until it is told what takes so long."""
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class End:
+    """One end of a tunnel, as it was asked for."""
+
+    role: Literal["listen", "dial"]
+    tunnel: Tunnel
+    config: SessionConfig
+    connect_timeout: float
+    output: Output
+    forwards: tuple[Forward, ...] = ()
+    policy: Policy = attrs.field(factory=Policy)
+    insecure: bool = False
+
+
+def run_listen(args: argparse.Namespace) -> int:
+    """Run `muxfs listen`. Raises Failure."""
+    forwards = _parsed(parse_forwards, args.forwards)
+    return run(attrs.evolve(_end("listen", args), forwards=forwards))
+
+
+def run_dial(args: argparse.Namespace) -> int:
+    """Run `muxfs dial`. Raises Failure."""
+    targets = _parsed(parse_targets, args.targets)
+    policy = Policy(targets, any_local_port=not targets)
+    return run(attrs.evolve(_end("dial", args), policy=policy))
+
+
+def _parsed(parse: Callable[[str], tuple[T, ...]], texts: list[str]) -> tuple[T, ...]:
+    try:
+        return tuple(value for text in texts for value in parse(text))
+    except SpecError as error:
+        raise Failure(str(error), USAGE) from error
+
+
+def _end(role: Literal["listen", "dial"], args: argparse.Namespace) -> End:
+    return End(
+        role=role,
+        tunnel=tunnel.resolve(args.tunnel),
+        config=settings.session_config(args),
+        connect_timeout=args.connect_timeout,
+        output=settings.output(args),
+        insecure=args.insecure_dir,
+    )
+
+
+def run(end: End) -> int:
+    """Run one end until it is over; return the exit code."""
+    _allow_many_connections()
+    return trio.run(_run, end)
+
+
+def _allow_many_connections() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _run(end: End) -> int:
+    stop = Stop()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stop.watch)
+        nursery.start_soon(_excuse_delay, end, stop)
+        with stop.scope:
+            code, reason, exit_code = await _serve_and_explain(end, stop)
+        if stop.number:
+            code, reason, exit_code = Code.SHUTDOWN.name, stop.name, stop.exit_code
+        nursery.cancel_scope.cancel()
+    Journal(end.output).closed(code, reason, exit_code)
+    return exit_code
+
+
+async def _excuse_delay(end: End, stop: Stop) -> None:
+    with trio.move_on_after(LOOK_NOTICE):
+        await stop.serving.wait()
+    if not stop.serving.is_set():
+        end.output.say(f"  looking whether another muxfs {end.role} is at work there")
+
+
+async def _serve_and_explain(end: End, stop: Stop) -> tuple[str, str, int]:
+    """Serve until a signal, or until something ends it: code, reason and exit code of that."""
+    code = Code.INTERNAL.name
+    try:
+        await _serve(end, stop)
+    except SessionError as error:
+        code, failure = error.code.name, Failure(str(error), error.exit_code)
+    except MuxfsError as error:
+        failure = Failure(str(error), error.exit_code)
+    except Failure as error:
+        failure = error
+    except OSError as error:
+        failure = _explain(end, error)
+    else:
+        return Code.SHUTDOWN.name, "", 0
+    end.output.complain(str(failure))
+    return code, str(failure), failure.exit_code
+
+
+def _explain(end: End, error: OSError) -> Failure:
+    path = error.filename or end.tunnel.session_path
+    words = f"cannot use {path}: {error.strerror or error}"
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        need = amount(RING_OFFSET + end.config.capacity)
+        words += f"; the mailbox file needs {need} (see --ring)"
+    return Failure(words, exit_code_of(error))
+
+
+async def _serve(end: End, stop: Stop) -> None:
+    place = await _in_thread(lambda: _prepare(end))
+    end.output.say(f"muxfs {end.role}: {place}")
+    with contextlib.ExitStack() as stack:
+        ports: list[OpenPort] = []
+        for forward in end.forwards:
+            ports.append(await _open_port(forward))
+            stack.callback(ports[-1].close)
+        progress = _Preparation(end.output)
+        path = end.tunnel.session_path
+        opening = open_session(path, role=end.role, config=end.config, progress=progress)
+        async with opening as session:
+            stop.serving.set()
+            progress.end()
+            await _announce(end, ports, place)
+            async with trio.open_nursery() as nursery:
+                _start(nursery, end, session, ports, place)
+                await stop.requested.wait()
+                nursery.cancel_scope.cancel()
+
+
+def _prepare(end: End) -> str:
+    tunnel.prepare(end.tunnel, insecure=end.insecure)
+    return f"{end.tunnel.path} on {find_filesystem(end.tunnel.path).describe()}"
+
+
+async def _in_thread(job: Callable[[], T]) -> T:
+    # abandoned where the file server hangs, so that Ctrl-C works
+    return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+
+
+async def _open_port(forward: Forward) -> OpenPort:
+    try:
+        return await open_port(forward)
+    except OSError as error:
+        where = f"port {forward.port} of {forward.bind or 'localhost'}"
+        match error:
+            case socket.gaierror():
+                words = f"the address {forward.bind!r} is unknown: {error.strerror}"
+                raise Failure(words, UNAVAILABLE) from error
+            case OSError(errno=errno.EADDRINUSE):
+                words = f"{where} is in use; 0:{forward.target} picks a free one"
+                raise Failure(words, UNAVAILABLE) from error
+            case OSError(errno=errno.EACCES):
+                words = f"{where} is not for ordinary users; choose one above 1023"
+                raise Failure(words, NO_PERMISSION) from error
+            case _:
+                words = f"cannot listen on {where}: {error.strerror}"
+                raise Failure(words, exit_code_of(error)) from error
+
+
+async def _announce(end: End, ports: list[OpenPort], place: str) -> None:
+    journal = Journal(end.output)
+    for port in ports:
+        journal.listening(port)
+    say = end.output.say
+    spelling = end.tunnel.spelling
+    if ports:
+        say(f"  on the host of the service, run:   {hints.dial_line(spelling, ports)}")
+        say(f"  on your own computer, run:         {hints.ssh_line(await _full_name(), ports)}")
+    else:
+        targets = end.policy.targets
+        what = ", ".join(str(t) for t in targets) or "any port of localhost"
+        say(f"  connects to {what}")
+        say(f"  on the host of the clients, run:   {hints.listen_line(spelling, targets)}")
+    journal.waiting(end.role, end.tunnel.path, place)
+
+
+async def _full_name() -> str:
+    name = ""
+    with trio.move_on_after(NAME_TIMEOUT):
+        name = await _in_thread(socket.getfqdn)
+    return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
+
+
+def _start(
+    nursery: trio.Nursery, end: End, session: Session, ports: list[OpenPort], place: str
+) -> None:
+    journal = Journal(end.output)
+    carrier = Carrier(session, journal.happened)
+    timeout = end.connect_timeout
+    nursery.start_soon(_follow, session, end, place)
+    nursery.start_soon(remind, session, lambda words: journal.hint(words, HINT_AFTER), place)
+    nursery.start_soon(carrier.watch)
+    for port in ports:
+        nursery.start_soon(ForwardListener(carrier, port, connect_timeout=timeout).run)
+    serve = functools.partial(serve_streams, carrier, end.policy, connect_timeout=timeout)
+    nursery.start_soon(serve)
+
+
+async def _follow(session: Session, end: End, place: str) -> None:
+    """Tell the changes of the session's state."""
+    journal = Journal(end.output)
+    async with session.changes() as changes:
+        async for change in changes:
+            journal.changed(change)
+            if isinstance(change, Lost):
+                journal.waiting(end.role, end.tunnel.path, place)
+
+
+async def remind(
+    session: Session, tell: Callable[[str], None], place: str, after: float = HINT_AFTER
+) -> None:
+    """Each time that nobody comes for `after` seconds, tell once what this side sees."""
+    async with session.changes() as changes:
+        while True:
+            came = session.state is not SessionState.WAITING
+            with trio.move_on_after(math.inf if came else after) as patience:
+                await changes.receive()
+            if patience.cancelled_caught:
+                birth = session.engine.link.peer
+                tell(no_sign(place, PeerInfo.of(birth) if birth else None, after))
+                while not isinstance(await changes.receive(), Established):
+                    pass
+
+
+class _Preparation:
+    """Shows how the mailbox file is filled, where that is wanted."""
+
+    def __init__(self, output: Output) -> None:
+        quiet = output.json or output.level < NORMAL
+        self._line = None if quiet else ProgressLine(sys.stderr)
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._line is not None:
+            self._line(done, total)
+
+    def end(self) -> None:
+        if self._line is not None:
+            self._line.end()

@@ -1,0 +1,32 @@
+"""`muxfs explain`: decode a mailbox file for people."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = """\
+usage: muxfs explain [--batches N] FILE
+
+Decode a mailbox file (dial.mbx or listen.mbx, see protocol.md): who wrote it, its
+statuses from the oldest to the newest, and the batches in its ring with their frames.
+Any file may be given, also a broken one. The bytes that streams carry are not shown.
+
+  --batches N   show the last N batches of the current epoch; 0: all (12)
+  -h, --help    this text
+
+example:
+  muxfs explain ~/.muxfs/job42/sessions/0/listen.mbx
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("file", metavar="FILE")
+    parser.add_argument("--batches", type=int, default=12, metavar="N")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is in the file."""
+    from muxfs.cli import anatomy  # noqa: PLC0415  (start-up time)
+
+    return anatomy.explain(args.file, batches=max(0, args.batches))

@@ -1,0 +1,130 @@
+"""What the two ends of a tunnel tell: each event once, in words and in fields."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from muxfs.cli.output import VERBOSE, Output, amount, span
+from muxfs.forwards import events
+from muxfs.forwards.listener import OpenPort
+from muxfs.info import (
+    Change,
+    Established,
+    Lost,
+    PeerInfo,
+    Resumed,
+    Silent,
+    StorageRecovered,
+    StorageTrouble,
+)
+
+
+@attrs.frozen
+class Journal:
+    """Puts events of one end into words and fields."""
+
+    output: Output
+
+    def listening(self, port: OpenPort) -> None:
+        """Tell that a port is open."""
+        forward = port.forward
+        others = "".join(f", {address}" for address in port.addresses[1:])
+        self.output.tell(
+            "listening",
+            f"  {port.addresses[0]}{others} port {port.port} -> {forward.target} of the other side",
+            bind=port.addresses[0],
+            port=port.port,
+            target=str(forward.target),
+        )
+
+    def waiting(self, role: str, path: str, place: str) -> None:
+        """Tell that there is no session yet, or no more."""
+        self.output.tell(
+            "waiting", "  waiting for the other side", role=role, path=path, filesystem=place
+        )
+
+    def changed(self, change: Change) -> None:
+        """Tell a change of the session's state."""
+        tell = self.output.tell
+        match change:
+            case Established(peer):
+                tell("established", f"  connected to {who(peer)}", **attrs.asdict(peer))
+            case Lost(code, reason):
+                words = f"  lost the other side: {reason or code.name}"
+                tell("lost", words, code=code.name, reason=reason)
+            case Silent(seconds):
+                words = f"  no news from the other side for {span(seconds)}; connections wait"
+                tell("silent", words, seconds=round(seconds, 3))
+            case Resumed():
+                tell("resumed", "  the other side is back")
+            case StorageTrouble(error):
+                text = error.strerror or str(error)
+                words = f"  trouble with the mailbox files: {text}; trying again"
+                tell("storage", words, ok=False, error=text)
+            case StorageRecovered():
+                tell("storage", "  the mailbox files work again", ok=True, error="")
+
+    def happened(self, event: events.Event) -> None:
+        """Tell what happened to a connection."""
+        tell = self.output.tell
+        match event:
+            case events.Opened(originator, target):
+                words = f"  opened {originator} -> {target}"
+                tell("opened", words, VERBOSE, originator=originator, target=target)
+            case events.Ended(originator, target, sent, received, clean):
+                how = "" if clean else ", reset"
+                tell(
+                    "ended",
+                    f"  ended {originator} -> {target}: "
+                    f"{amount(sent)} sent, {amount(received)} received{how}",
+                    VERBOSE,
+                    **attrs.asdict(event),
+                )
+            case events.Refused(originator, target, code, reason):
+                tell(
+                    "refused",
+                    f"  refused {originator} -> {target}: {reason or code.name}",
+                    originator=originator,
+                    target=target,
+                    code=code.name,
+                    reason=reason,
+                )
+            case events.Overloaded(reason):
+                tell("overloaded", f"  {reason}; trying again", reason=reason)
+
+    def closed(self, code: str, reason: str, exit_code: int) -> None:
+        """Tell the end of all."""
+        self.output.tell("closed", "  ended", code=code, reason=reason, exit=exit_code)
+
+    def hint(self, words: str, seconds: float) -> None:
+        """Tell that nobody came for long."""
+        self.output.tell("hint", f"  {words}", seconds=round(seconds, 3), text=words)
+
+
+def who(peer: PeerInfo) -> str:
+    """Say who the other side is."""
+    words = [peer.host or "an unnamed host"]
+    if peer.pid is not None:
+        words.append(f"pid {peer.pid}")
+    if peer.user:
+        words.append(f"user {peer.user}")
+    if peer.label:
+        words.append(peer.label)
+    return ", ".join(words)
+
+
+def no_sign(place: str, peer: PeerInfo | None, seconds: float) -> str:
+    """Say what this side sees, when nobody answers."""
+    if peer is not None:
+        return (
+            f"no answer for {span(seconds)}. There is a file of {who(peer)} in {place}, "
+            "but it does not know of this side: it was killed, or it sees other files "
+            f"than this host ({os.uname().nodename})."
+        )
+    return (
+        f"no sign of the other side for {span(seconds)}. This side waits in {place}. "
+        "Does the other side have the same directory, filesystem and server? "
+        "Two local directories of one name are a common mistake."
+    )

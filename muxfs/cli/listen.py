@@ -1,0 +1,51 @@
+"""`muxfs listen`: the side where the TCP clients are."""
+
+from __future__ import annotations
+
+import argparse
+
+from muxfs.cli.arguments import (
+    OUTPUT_HELP,
+    SESSION_HELP,
+    add_output_options,
+    add_session_options,
+)
+
+HELP = f"""\
+usage: muxfs listen [options] TUNNEL FORWARD...
+
+Accept connections on ports of this host, and have `muxfs dial` on the other host
+connect them to a service there. Ends with Ctrl-C. Either side may start first.
+
+TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in it.
+FORWARD says which port to open here, and what the other side connects to:
+  8888                     port 8888 here to localhost:8888 there
+  8001:8000                port 8001 here to localhost:8000 there
+  1900:license:1900        port 1900 here to port 1900 of the host license
+  0:8888                   a free port, which is printed
+  BIND:PORT:HOST:PORT      as above, on the address BIND; *: on all addresses
+Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:8888:[::1]:80
+Ports are open to this host only (127.0.0.1 and ::1) unless BIND says otherwise.
+
+options:
+{SESSION_HELP.format(connect="hold a client without a session so long, then reset it")}\
+{OUTPUT_HELP}
+examples:
+  muxfs listen job42 8888                     JupyterLab of the other side
+  muxfs listen /scratch/me/job42 8001:8000,8889:8888
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add arguments and options."""
+    parser.add_argument("tunnel", metavar="TUNNEL")
+    parser.add_argument("forwards", metavar="FORWARD", nargs="+")
+    add_session_options(parser)
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until the end. Raises Failure."""
+    from muxfs.cli import ends  # noqa: PLC0415  (start-up time)
+
+    return ends.run_listen(args)

@@ -1,0 +1,123 @@
+"""What commands say: calm lines for people on stderr, or one JSON object a line on stdout.
+
+Rule: an event is told in one place, with its words and its fields side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import Final, TextIO
+
+import attrs
+
+QUIET: Final = -1
+NORMAL: Final = 0
+VERBOSE: Final = 1
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+@attrs.define
+class Output:
+    """Where a command's words go."""
+
+    json: bool = False
+    level: int = NORMAL
+    events_to: TextIO = attrs.field(factory=lambda: sys.stdout)
+    words_to: TextIO = attrs.field(factory=lambda: sys.stderr)
+
+    def say(self, words: str, level: int = NORMAL) -> None:
+        """Say something to people only."""
+        if not self.json and level <= self.level:
+            _write(self.words_to, words)
+
+    def tell(self, event: str, words: str, level: int = NORMAL, **fields: object) -> None:
+        """Tell an event: the words to people, the name and fields to programs."""
+        if level > self.level and level > NORMAL:
+            return
+        if self.json:
+            _write(self.events_to, json.dumps({"event": event, **fields}, ensure_ascii=True))
+        else:
+            self.say(words, level)
+
+    def complain(self, words: str) -> None:
+        """Tell people about a failure, whatever they asked for."""
+        _write(self.words_to, f"muxfs: {words}")
+
+
+def _write(stream: TextIO, line: str) -> None:
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads any more (a closed terminal, a pipe): no reason to end the tunnel
+
+
+class ProgressLine:
+    """Shows how far the preparing of a mailbox file is, if it takes long; called from any thread.
+
+    On a terminal one line that changes; else a single line.
+    """
+
+    QUIET_TIME: Final = 2.0  # seconds
+    INTERVAL: Final = 0.2
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._next = time.monotonic() + self.QUIET_TIME
+        self._shown = False
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take note of `done` of `total` bytes."""
+        now = time.monotonic()
+        if now < self._next or (self._shown and not self._live):
+            return
+        self._next = now + self.INTERVAL
+        self._shown = True
+        text = f"  preparing the mailbox file: {amount(done)} of {amount(total)}"
+        if self._live:
+            self._put(f"\r{text}\x1b[K")
+        else:
+            self._put(f"{text}\n")
+
+    def end(self) -> None:
+        """Remove the line from the terminal."""
+        if self._shown and self._live:
+            self._put("\r\x1b[K")
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def amount(count: float) -> str:
+    """Write a number of bytes shortly: `512 B`, `1.5 MiB`."""
+    unit = 0
+    while count >= 1024 and unit < len(_UNITS) - 1:
+        count /= 1024
+        unit += 1
+    digits = 0 if unit == 0 or count >= 100 else 1
+    return f"{count:.{digits}f} {_UNITS[unit]}"
+
+
+def span(seconds: float) -> str:
+    """Write a duration shortly: `38 ms`, `12 s`, `3 min`, `1 h 02 min`, `5 d 3 h`."""
+    if seconds < 0.001:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 1:
+        return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours} h {minutes:02} min"
+    return f"{hours // 24} d {hours % 24} h"

@@ -1,0 +1,76 @@
+"""From parsed arguments to what a session and its output need."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Final
+
+from muxfs.cli.failures import USAGE, Failure
+from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output, amount
+from muxfs.core.polling import PollPolicy
+from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
+from muxfs.session import SessionConfig
+from muxfs.storage.access import (
+    Access,
+    CachedRead,
+    DirectRead,
+    DontneedRead,
+    DsyncWrite,
+    FdatasyncWrite,
+    HeldRead,
+    MemoryRead,
+    MemoryWrite,
+    PlainWrite,
+    ReadAccess,
+    WriteAccess,
+)
+
+_READS: Final[dict[str, Callable[[], ReadAccess]]] = {
+    strategy.name: strategy
+    for strategy in (MemoryRead, CachedRead, HeldRead, DirectRead, DontneedRead)
+}
+_WRITES: Final[dict[str, Callable[[], WriteAccess]]] = {
+    strategy.name: strategy for strategy in (MemoryWrite, PlainWrite, DsyncWrite, FdatasyncWrite)
+}
+
+
+def output(args: argparse.Namespace) -> Output:
+    """Return where the command's words go."""
+    level = QUIET if args.quiet else VERBOSE if args.verbose else NORMAL
+    return Output(json=args.json, level=level)
+
+
+def session_config(args: argparse.Namespace) -> SessionConfig:
+    """Return the session's configuration. Raises Failure."""
+    default = SessionConfig()
+    return SessionConfig(
+        capacity=default.capacity if args.ring is None else capacity(args.ring),
+        peer_timeout=default.peer_timeout if args.peer_timeout is None else args.peer_timeout,
+        poll=default.poll if args.poll is None else PollPolicy(*args.poll),
+        access=None if args.access is None else access(args.access),
+        takeover=args.takeover,
+        label=args.label,
+    )
+
+
+def capacity(size: int) -> int:
+    """Check the size of a ring, and round it up to whole pages. Raises Failure."""
+    if not MIN_CAPACITY <= size <= MAX_CAPACITY:
+        limits = f"from {amount(MIN_CAPACITY)} to {amount(MAX_CAPACITY)}"
+        raise Failure(f"--ring: {amount(size)} is not {limits}", USAGE)
+    return -(-size // PAGE) * PAGE
+
+
+def access(text: str) -> Access | None:
+    """Parse READ+WRITE, such as `direct+dsync`; None for `auto`. Raises Failure."""
+    if text == "auto":
+        return None
+    read, _, write = text.partition("+")
+    if read not in _READS or write not in _WRITES:
+        raise Failure(
+            f"--access: {text!r} is not READ+WRITE, where READ is one of {', '.join(_READS)} "
+            f"and WRITE one of {', '.join(_WRITES)}",
+            USAGE,
+        )
+    return Access(_READS[read](), _WRITES[write]())

@@ -1,0 +1,57 @@
+"""Ending on Ctrl-C, SIGTERM and a closed terminal."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+import trio
+
+from muxfs.cli.failures import leave
+
+GRACE: Final = 10.0
+"""Seconds for a clean end; more than a session takes to flush and close, even on a dead mount."""
+
+
+class Stop:
+    """Asks the main task to end on the first signal, and ends the process on the second one."""
+
+    def __init__(self) -> None:
+        self.requested = trio.Event()
+        self.number: int | None = None
+        self.scope = trio.CancelScope()
+        """What the first signal cancels, as long as there is no session to be closed."""
+        self.serving = trio.Event()
+        """Set once the main task watches `requested`, and closes the session itself."""
+
+    @property
+    def exit_code(self) -> int:
+        """As the shell would tell it: 130 for Ctrl-C, 143 for SIGTERM; 0 without a signal."""
+        return 128 + self.number if self.number else 0
+
+    @property
+    def name(self) -> str:
+        """The signal's name; "" without one."""
+        return signal.Signals(self.number).name if self.number else ""
+
+    async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Wait for signals until cancelled; `started` when they are caught."""
+        with trio.open_signal_receiver(*_wanted()) as signals:
+            task_status.started()
+            async for number in signals:
+                if self.requested.is_set():
+                    leave(128 + number)
+                self.number = number
+                self.requested.set()
+                if not self.serving.is_set():
+                    self.scope.cancel()
+                # Not a deadline of trio: this one fires whatever hangs.
+                signal.signal(signal.SIGALRM, lambda *_: leave(self.exit_code))
+                signal.setitimer(signal.ITIMER_REAL, GRACE)
+
+
+def _wanted() -> list[signal.Signals]:
+    wanted = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup asks to live on
+        wanted.append(signal.SIGHUP)
+    return wanted

@@ -1,0 +1,1 @@
+"""TCP listeners and dialling, spliced to streams; the syntax of forwards."""

@@ -1,0 +1,67 @@
+"""Carries connections through a session, and resets them when that session is lost."""
+
+from __future__ import annotations
+
+import trio
+
+from muxfs.core.wire import Code
+from muxfs.errors import StreamEnded, printable
+from muxfs.forwards.events import Ended, Opened, Refused, Report
+from muxfs.forwards.splice import Transfer, splice
+from muxfs.forwards.tcp import Connection
+from muxfs.info import Lost, PeerInfo
+from muxfs.session import Session
+from muxfs.stream import MuxStream
+
+_REFUSALS = frozenset(
+    {
+        Code.REFUSED,
+        Code.UNREACHABLE,
+        Code.TIMEOUT,
+        Code.RESOLVE,
+        Code.PROHIBITED,
+        Code.LIMIT,
+        Code.INTERNAL,
+    }
+)
+
+
+class Carrier:
+    """All connections that one end carries."""
+
+    def __init__(self, session: Session, report: Report) -> None:
+        self.session = session
+        self.report = report
+        self._carried: dict[trio.CancelScope, PeerInfo | None] = {}
+
+    async def watch(self) -> None:
+        """Reset connections whose session is over, until cancelled.
+
+        Most notice by themselves. One whose client has stopped reading does not: it
+        waits for the client, not for its stream.
+        """
+        async with self.session.changes() as changes:
+            async for change in changes:
+                if not isinstance(change, Lost):
+                    continue
+                for scope, peer in self._carried.items():
+                    if peer is not self.session.peer:  # the next session may stand already
+                        scope.cancel()
+
+    async def carry(self, connection: Connection, stream: MuxStream, originator: str) -> None:
+        """Carry a connection until its end, and report that. Takes both over."""
+        target = printable(stream.target)
+        self.report(Opened(originator, target))
+        transfer = Transfer()
+        with trio.CancelScope() as scope:
+            self._carried[scope] = self.session.peer
+            try:
+                await splice(connection, stream, transfer)
+            finally:
+                del self._carried[scope]
+        cause = transfer.error.__cause__ if transfer.error else None
+        if isinstance(cause, StreamEnded) and cause.code in _REFUSALS:
+            self.report(Refused(originator, target, cause.code, cause.reason))
+        else:
+            clean = transfer.clean
+            self.report(Ended(originator, target, transfer.sent, transfer.received, clean))

@@ -1,0 +1,199 @@
+"""The side where the clients are: accept TCP connections and carry each as a stream.
+
+Rule 1: the accept loop survives everything but a closed socket.
+Rule 2: a client that is not served within the connect timeout is reset.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+import attrs
+import trio
+
+from muxfs.core.wire import Code
+from muxfs.errors import SessionError
+from muxfs.forwards.carrier import Carrier
+from muxfs.forwards.events import Overloaded, Refused
+from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward
+from muxfs.forwards.tcp import Connection
+from muxfs.stream import MuxStream
+
+BACKLOG: Final = 1024
+MAX_HELD: Final = 4096
+"""Clients of one forward that wait for a session at once; more are reset."""
+OVERLOAD_NAP: Final = 0.2
+"""Seconds until accepting is tried again when descriptors or memory are used up."""
+PORT_ATTEMPTS: Final = 20
+
+_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+_OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+@attrs.frozen
+class OpenPort:
+    """A forward's listening sockets: one for each address, all on one port."""
+
+    forward: Forward
+    sockets: tuple[socket.socket, ...]
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return int(self.sockets[0].getsockname()[1])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses, without the port."""
+        return tuple(str(s.getsockname()[0]) for s in self.sockets)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self.sockets:
+            sock.close()
+
+
+async def open_port(forward: Forward) -> OpenPort:
+    """Bind and listen. Raises OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL, gaierror)."""
+    hosts = await _bind_addresses(forward.bind)
+    for attempt in range(PORT_ATTEMPTS):
+        try:
+            return OpenPort(forward, _listen_on_all(hosts, forward.port))
+        except OSError as error:
+            # port 0: what was free on the first address may be taken on the second one
+            again = error.errno == errno.EADDRINUSE and not forward.port
+            if not again or attempt == PORT_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:
+    if bind is None or bind.casefold() == LOCALHOST:
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    if bind == ANY_ADDRESS:
+        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104
+    found = await trio.socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)
+    hosts = [(int(family), str(address[0])) for family, _, _, _, address in found]
+    return list(dict.fromkeys(hosts))
+
+
+def _listen_on_all(hosts: Sequence[tuple[int, str]], port: int) -> tuple[socket.socket, ...]:
+    sockets: list[socket.socket] = []
+    try:
+        for family, host in hosts:
+            try:
+                sock = _listen(family, host, port)
+            except OSError as error:
+                if sockets and error.errno in _NO_SUCH_FAMILY:
+                    continue  # a host without IPv6
+                raise
+            sockets.append(sock)
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return tuple(sockets)
+
+
+def _listen(family: int, host: str, port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class ForwardListener:
+    """Carries the connections to one forward's port through a session."""
+
+    def __init__(self, carrier: Carrier, port: OpenPort, *, connect_timeout: float) -> None:
+        """Take over the open port. connect_timeout: seconds that clients are held."""
+        self._carrier = carrier
+        self._session = carrier.session
+        self._port = port
+        self._target = str(port.forward.target)
+        self._connect_timeout = connect_timeout
+        self._held = 0
+        self._overloaded = False
+
+    async def run(self) -> None:
+        """Accept and carry connections until cancelled; then the port is closed."""
+        port = self._port
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in port.sockets:
+                    nursery.start_soon(self._accept, sock, nursery)
+        finally:
+            port.close()
+
+    async def _accept(self, sock: socket.socket, nursery: trio.Nursery) -> NoReturn:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                client, _ = sock.accept()
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                # the rest are errors of one client (ECONNABORTED, EPROTO, ENETDOWN...)
+                if error.errno in _OVERLOAD:
+                    await self._overload(error)
+                continue
+            self._overloaded = False
+            nursery.start_soon(self._serve, Connection(client))
+
+    async def _overload(self, error: OSError) -> None:
+        if not self._overloaded:
+            self._overloaded = True
+            self._carrier.report(Overloaded(f"cannot accept connections: {error.strerror}"))
+        await trio.sleep(OVERLOAD_NAP)
+
+    async def _serve(self, connection: Connection) -> None:
+        originator = connection.peer
+        try:
+            stream = await self._open(originator)
+        except SessionError:
+            connection.reset()  # it is over for good, and tells its owner itself
+            return
+        except BaseException:
+            connection.reset()
+            raise
+        if isinstance(stream, Refused):
+            self._carrier.report(stream)
+            connection.reset()
+        else:
+            await self._carrier.carry(connection, stream, originator)
+
+    async def _open(self, originator: str) -> MuxStream | Refused:
+        """Begin a stream, as soon as there is a session; its first data does not wait."""
+        if self._held >= MAX_HELD:
+            reason = f"more than {MAX_HELD} connections wait for a session"
+            return Refused(originator, self._target, Code.LIMIT, reason)
+        self._held += 1
+        try:
+            with trio.move_on_after(self._connect_timeout):
+                while True:
+                    await self._session.wait_can_open()
+                    try:
+                        return self._session.start_stream(self._target, originator)
+                    except trio.BrokenResourceError:
+                        continue  # the session was lost again, or another task was first
+        finally:
+            self._held -= 1
+        return Refused(originator, self._target, Code.TIMEOUT, self._why_not_opened())
+
+    def _why_not_opened(self) -> str:
+        within = f"within {self._connect_timeout:g} s"
+        if self._session.peer is None:
+            return f"no session with the other side {within}"
+        return f"the other side took no more streams {within}"

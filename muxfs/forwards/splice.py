@@ -1,0 +1,148 @@
+"""Copy between a TCP connection and a stream of the session, with TCP's semantics.
+
+A FIN crosses as a FIN, each direction by itself; a reset crosses as a reset;
+what was written before a close arrives. Each direction is one task, and ends as
+one of `End`; `_settle` says what becomes of both sides then.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Protocol
+
+import attrs
+import trio
+
+from muxfs.core.wire import Code
+from muxfs.forwards.tcp import Buffer, Connection
+
+SMALLEST_READ = 64 << 10
+LARGEST_READ = 256 << 10
+"""As much as a stream takes at once without a copy (`core.stream.SEND_BUFFER`)."""
+LARGEST_PIECE = 1 << 20
+
+
+class Stream(Protocol):
+    """What is asked of a stream; `muxfs.MuxStream` has it."""
+
+    async def send_all(self, data: Buffer) -> None:
+        """Send; raises trio.BrokenResourceError once the far side reads no more."""
+
+    async def send_eof(self) -> None:
+        """End the sending direction cleanly."""
+
+    async def receive_buffer(self, max_bytes: int) -> Buffer:
+        """Receive; b"" at a clean end, trio.BrokenResourceError after a reset."""
+
+    async def aclose(self) -> None:
+        """Close; what was sent still arrives."""
+
+    async def abort(self, code: Code = Code.CANCELLED, reason: str = "") -> None:
+        """Give up both directions; the far side sees a reset, never a clean end."""
+
+
+class End(enum.Enum):
+    """How one direction ended."""
+
+    RUNNING = "running"
+    CLEAN = "clean"  # the end of file was passed on
+    STOPPED = "stopped"  # the receiving side takes no more; the other direction goes on
+    FAILED = "failed"  # the sending side was reset: both directions are over
+
+
+@attrs.define
+class Transfer:
+    """What a splice has carried, and how it ended."""
+
+    sent: int = 0
+    """Bytes from the TCP connection into the stream."""
+    received: int = 0
+    """Bytes out of the stream into the TCP connection."""
+    up: End = End.RUNNING
+    """The direction into the stream."""
+    down: End = End.RUNNING
+    """The direction out of the stream."""
+    error: BaseException | None = None
+    """What ended it, unless both directions ended cleanly."""
+
+    @property
+    def clean(self) -> bool:
+        """Whether both directions ended with an end of file."""
+        return self.up is End.CLEAN and self.down is End.CLEAN
+
+
+async def splice(connection: Connection, stream: Stream, transfer: Transfer) -> None:
+    """Copy in both directions until both have ended; then both sides are closed.
+
+    Cancellation resets both sides. Failures of either side are not raised, they
+    are in `transfer`.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_up, connection, stream, transfer, nursery.cancel_scope)
+            nursery.start_soon(_down, connection, stream, transfer, nursery.cancel_scope)
+    finally:
+        with trio.CancelScope(shield=True):
+            await _settle(connection, stream, transfer)
+
+
+async def _up(
+    connection: Connection, stream: Stream, transfer: Transfer, both: trio.CancelScope
+) -> None:
+    size = SMALLEST_READ
+    try:
+        while data := await connection.receive(size):
+            await stream.send_all(data)
+            transfer.sent += len(data)
+            size = _next_size(size, len(data))
+        await stream.send_eof()
+    except OSError as error:
+        transfer.up, transfer.error = End.FAILED, error
+        both.cancel()
+    except trio.BrokenResourceError as error:
+        # What the far side had sent before it stopped reading must still arrive:
+        # if the whole stream is broken, the other direction finds out by itself.
+        transfer.up = End.STOPPED
+        transfer.error = transfer.error or error
+    else:
+        transfer.up = End.CLEAN
+
+
+async def _down(
+    connection: Connection, stream: Stream, transfer: Transfer, both: trio.CancelScope
+) -> None:
+    try:
+        while data := await stream.receive_buffer(LARGEST_PIECE):
+            await connection.send_all(data)
+            transfer.received += len(data)
+        connection.send_eof()
+    except OSError as error:
+        # The connection is dead, so the other direction ends soon; what its peer
+        # had sent before is still in the kernel, and must cross first.
+        transfer.down = End.STOPPED
+        transfer.error = transfer.error or error
+    except trio.BrokenResourceError as error:
+        transfer.down, transfer.error = End.FAILED, error
+        both.cancel()
+    else:
+        transfer.down = End.CLEAN
+
+
+def _next_size(size: int, received: int) -> int:
+    """Read in large pieces from a connection that keeps its buffer full, in small ones else."""
+    if received == size:
+        return min(2 * size, LARGEST_READ)
+    return size if received >= size // 4 else max(size // 2, SMALLEST_READ)
+
+
+async def _settle(connection: Connection, stream: Stream, transfer: Transfer) -> None:
+    if transfer.up is End.CLEAN and transfer.down in {End.CLEAN, End.STOPPED}:
+        await stream.aclose()
+        connection.close()
+    elif transfer.up is End.STOPPED and transfer.down is End.CLEAN:
+        await stream.aclose()
+        await connection.finish()
+    else:
+        connection.reset()
+        failed = isinstance(transfer.error, OSError)
+        await stream.abort(Code.BROKEN if failed else Code.CANCELLED)
