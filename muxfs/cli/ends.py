@@ -28,7 +28,7 @@ from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.dialer import Policy, serve_streams
 from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
 from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_targets
-from muxfs.info import Established, Lost, PeerInfo, SessionState
+from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
 from muxfs.session import Session, SessionConfig, open_session
 from muxfs.storage.filesystem import find_filesystem
 
@@ -163,8 +163,10 @@ async def _serve(end: End, stop: Stop) -> None:
         async with opening as session:
             stop.serving.set()
             progress.end()
+            changes = session.changes()  # before the first checkpoint, so that none is missed
             await _announce(end, ports, place)
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(_follow, changes, end, place)
                 _start(nursery, end, session, ports, place)
                 await stop.requested.wait()
                 nursery.cancel_scope.cancel()
@@ -230,7 +232,6 @@ def _start(
     journal = Journal(end.output)
     carrier = Carrier(session, journal.happened)
     timeout = end.connect_timeout
-    nursery.start_soon(_follow, session, end, place)
     nursery.start_soon(remind, session, lambda words: journal.hint(words, HINT_AFTER), place)
     nursery.start_soon(carrier.watch)
     for port in ports:
@@ -239,10 +240,10 @@ def _start(
     nursery.start_soon(serve)
 
 
-async def _follow(session: Session, end: End, place: str) -> None:
+async def _follow(changes: trio.MemoryReceiveChannel[Change], end: End, place: str) -> None:
     """Tell the changes of the session's state."""
     journal = Journal(end.output)
-    async with session.changes() as changes:
+    async with changes:
         async for change in changes:
             journal.changed(change)
             if isinstance(change, Lost):

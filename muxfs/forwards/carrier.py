@@ -32,6 +32,7 @@ class Carrier:
     def __init__(self, session: Session, report: Report) -> None:
         self.session = session
         self.report = report
+        self._changes = session.changes()
         self._carried: dict[trio.CancelScope, PeerInfo | None] = {}
 
     async def watch(self) -> None:
@@ -40,8 +41,8 @@ class Carrier:
         Most notice by themselves. One whose client has stopped reading does not: it
         waits for the client, not for its stream.
         """
-        async with self.session.changes() as changes:
-            async for change in changes:
+        async with self._changes:
+            async for change in self._changes:
                 if not isinstance(change, Lost):
                     continue
                 for scope, peer in self._carried.items():
