@@ -1,0 +1,214 @@
+"""The two ends of each measurement: a TCP service, and the clients of it.
+
+They cost as little as plain sockets in Python can, so that a run measures what is between
+them. A connection begins with one byte that says what the client wants, and a number.
+
+    python -m bench.endpoints serve                 prints its port, serves until killed
+    python -m bench.endpoints bulk PORT up|down     transfers until its standard input ends
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import select
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+ECHO, SINK, SOURCE, DIGEST = b"E", b"S", b"G", b"H"
+REQUEST = struct.Struct("!cQ")
+COUNT = struct.Struct("!Q")
+BUFFER = 1 << 20
+TIMEOUT = 120.0
+ENDLESS = 1 << 62
+WARM = 32 << 20
+
+
+class Truncated(Exception):
+    """A connection ended before its time."""
+
+
+def connect(port: int) -> socket.socket:
+    """Connect to a local port, ready for small messages."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def receive_exactly(connection: socket.socket, size: int) -> bytes:
+    """Receive `size` bytes."""
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise Truncated(f"{len(data)} bytes of {size}")
+        data += more
+    return data
+
+
+def receive(connection: socket.socket, size: int) -> Iterator[memoryview]:
+    """Receive `size` bytes into one buffer, and give each piece."""
+    buffer = memoryview(bytearray(BUFFER))
+    while size:
+        received = connection.recv_into(buffer, min(size, BUFFER))
+        if not received:
+            raise Truncated(f"{size} bytes are missing")
+        size -= received
+        yield buffer[:received]
+
+
+def send(connection: socket.socket, size: int, block: bytes = bytes(BUFFER)) -> None:
+    """Send `size` bytes: the block, over and over."""
+    view = memoryview(block)
+    while size:
+        sent = connection.send(view[: min(size, BUFFER)])
+        size -= sent
+        view = view[sent:] if sent < len(view) else memoryview(block)
+
+
+def digest_of(size: int, block: bytes) -> bytes:
+    """Return the digest of what `send` sends."""
+    digest = hashlib.sha256()
+    for start in range(0, size, len(block)):
+        digest.update(block[: size - start])
+    return digest.digest()
+
+
+# The service.
+
+
+def _serve_one(connection: socket.socket) -> None:
+    wanted, size = REQUEST.unpack(receive_exactly(connection, REQUEST.size))
+    if wanted == ECHO:
+        while data := connection.recv(BUFFER):
+            connection.sendall(data)
+    elif wanted == SOURCE:
+        send(connection, size)
+    elif wanted == SINK:
+        received = sum(len(piece) for piece in receive(connection, size))
+        connection.sendall(COUNT.pack(received))
+    elif wanted == DIGEST:
+        digest, pieces = hashlib.sha256(), receive(connection, size)
+        for piece in pieces:
+            digest.update(piece)
+            connection.sendall(piece)
+        connection.sendall(digest.digest())
+
+
+def _serve_and_close(connection: socket.socket) -> None:
+    # A client that was stopped in the middle of a bulk transfer is none of our troubles.
+    with connection, contextlib.suppress(OSError, Truncated):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _serve_one(connection)
+
+
+def serve() -> None:
+    """Serve on a free local port until killed."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+        print(listener.getsockname()[1], flush=True)
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=_serve_and_close, args=(connection,), daemon=True).start()
+
+
+# The clients.
+
+
+def upload(port: int, size: int) -> float:
+    """Send `size` bytes; return the seconds until the service has got them all."""
+    with connect(port) as connection:
+        start = time.perf_counter()
+        connection.sendall(REQUEST.pack(SINK, size))
+        send(connection, size)
+        (received,) = COUNT.unpack(receive_exactly(connection, COUNT.size))
+        if received != size:
+            raise Truncated(f"the service got {received} bytes of {size}")
+        return time.perf_counter() - start
+
+
+def download(port: int, size: int) -> float:
+    """Have `size` bytes sent; return the seconds until the last of them is here."""
+    with connect(port) as connection:
+        start = time.perf_counter()
+        connection.sendall(REQUEST.pack(SOURCE, size))
+        for _ in receive(connection, size):
+            pass
+        return time.perf_counter() - start
+
+
+def check_digests(port: int, size: int, block: bytes) -> bool:
+    """Send bytes and have them sent back; say whether both ends saw the right ones."""
+    expected, digest = digest_of(size, block), hashlib.sha256()
+    with connect(port) as connection:
+        connection.sendall(REQUEST.pack(DIGEST, size))
+        sender = threading.Thread(target=send, args=(connection, size, block))
+        sender.start()
+        for piece in receive(connection, size):
+            digest.update(piece)
+        sender.join()
+        return receive_exactly(connection, 32) == digest.digest() == expected
+
+
+@contextlib.contextmanager
+def open_echo(port: int) -> Iterator[Callable[[], float]]:
+    """Give a function that does one round trip of one byte, and returns its seconds."""
+    with connect(port) as connection:
+        connection.sendall(REQUEST.pack(ECHO, 0))
+
+        def round_trip() -> float:
+            start = time.perf_counter()
+            connection.send(b"x")
+            if not connection.recv(1):
+                raise Truncated("the echo ended")
+            return time.perf_counter() - start
+
+        yield round_trip
+
+
+def short_connection(port: int) -> float:
+    """Connect, have one byte echoed, close; return the seconds."""
+    start = time.perf_counter()
+    with connect(port) as connection:
+        connection.sendall(REQUEST.pack(ECHO, 0) + b"x")
+        receive_exactly(connection, 1)
+    return time.perf_counter() - start
+
+
+def _bulk_up(connection: socket.socket) -> Iterator[int]:
+    connection.sendall(REQUEST.pack(SINK, ENDLESS))
+    data = bytes(BUFFER)
+    while True:
+        yield connection.send(data)
+
+
+def _bulk_down(connection: socket.socket) -> Iterator[int]:
+    connection.sendall(REQUEST.pack(SOURCE, ENDLESS))
+    yield from map(len, receive(connection, ENDLESS))
+
+
+def bulk(port: int, direction: str) -> None:
+    """Transfer until the standard input ends; print the bytes per second.
+
+    Says "warm" once the stream is at its speed; the rate is counted from there.
+    """
+    with connect(port) as connection:
+        pieces = _bulk_up(connection) if direction == "up" else _bulk_down(connection)
+        warm = 0
+        while warm < WARM:
+            warm += next(pieces)
+        print("warm", flush=True)
+        start, count = time.perf_counter(), 0
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            count += next(pieces)
+        print(count / (time.perf_counter() - start))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve()
+    else:
+        bulk(int(sys.argv[2]), sys.argv[3])
