@@ -428,7 +428,8 @@ class Session:
             wrapped.wake()
             if stream.ended or stream.lost:
                 del self._streams[stream]
-                self._state_lot.unpark_all()
+        if self._state_lot and self.engine.can_open:  # an answer or an end made room
+            self._state_lot.unpark_all()
 
     def _tell(self, event: events.Event) -> None:
         match event:

@@ -226,7 +226,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         elif not self._closed:
             self._closed = True
             engine = self._session.engine
-            if not self._core.accepted and not self._core.opened_here:
+            if self._unanswered:
                 engine.refuse(self._core, Ending(Code.CANCELLED))
             else:
                 engine.finish(self._core)
@@ -241,8 +241,16 @@ class MuxStream(trio.abc.HalfCloseableStream):
     def _abort(self, ending: Ending) -> None:
         if not self._closed:
             self._closed = True
-            self._session.engine.abort(self._core, ending)
+            if self._unanswered:
+                self._session.engine.refuse(self._core, ending)
+            else:
+                self._session.engine.abort(self._core, ending)
             self._let_go()
+
+    @property
+    def _unanswered(self) -> bool:
+        """Whether the far side still waits for this one's accept or refuse."""
+        return not (self._core.accepted or self._core.opened_here)
 
     def _let_go(self) -> None:
         self._session.engine.release(self._core)

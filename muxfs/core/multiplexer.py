@@ -123,6 +123,8 @@ class Multiplexer:
             return
         stream.accepted = True
         self._peer_pending -= 1
+        if stream.send.state is SendState.DONE:
+            return  # it was stopped meanwhile, and the RESET that went out was the answer
         payload = wire.encode_text(bound_address, wire.MAX_BOUND_ADDRESS)
         self._control.append(Frame(FrameType.ACCEPT, stream.stream_id, payload=payload))
         if stream.send.sendable:
@@ -208,6 +210,8 @@ class Multiplexer:
     def fill(self, filling: Filling, data_budget: int) -> None:
         """Put frames into a batch: control first, then up to `data_budget` bytes of streams."""
         self._fill_control(filling)
+        if self._control:
+            return  # no room for the next one, which may be the OPEN or ACCEPT of what follows
         while data_budget > 0 and filling.room > FRAME_HEADER:
             stream = self._scheduler.next()
             if stream is None:
