@@ -256,7 +256,7 @@ def _print_ring(descriptor: int, found: list[Found], epoch: int | None, most: in
 
 
 def _print_batch(descriptor: int, batch: Found) -> None:
-    kind = "the rest of the ring is skipped" if batch.pad else f"{batch.frame_count} frames"
+    kind = "the rest of the ring is skipped" if batch.pad else _frames(batch.frame_count)
     print(
         f"  position {batch.position} at offset {batch.offset}: "
         f"{batch.length} bytes, ack {batch.ack}, {kind}"
@@ -307,6 +307,10 @@ def _describe_open(frame: Frame) -> str:
     except ProtocolViolation as error:
         return f"broken: {error}"
     return f"to {printable(target)}" + (f" for {printable(originator)}" if originator else "")
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def _payload(frame: Frame) -> str:

@@ -7,6 +7,7 @@ import os
 import attrs
 
 from muxfs.cli.output import VERBOSE, Output, amount, span
+from muxfs.core.wire import Code
 from muxfs.forwards import events
 from muxfs.forwards.listener import OpenPort
 from muxfs.info import (
@@ -96,7 +97,9 @@ class Journal:
 
     def closed(self, code: str, reason: str, exit_code: int) -> None:
         """Tell the end of all."""
-        self.output.tell("closed", "  ended", code=code, reason=reason, exit=exit_code)
+        # a failure was told already
+        words = "  ended" if code == Code.SHUTDOWN.name else ""
+        self.output.tell("closed", words, code=code, reason=reason, exit=exit_code)
 
     def hint(self, words: str, seconds: float) -> None:
         """Tell that nobody came for long."""

@@ -30,7 +30,7 @@ class Output:
 
     def say(self, words: str, level: int = NORMAL) -> None:
         """Say something to people only."""
-        if not self.json and level <= self.level:
+        if words and not self.json and level <= self.level:
             _write(self.words_to, words)
 
     def tell(self, event: str, words: str, level: int = NORMAL, **fields: object) -> None:

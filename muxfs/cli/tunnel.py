@@ -55,7 +55,7 @@ def resolve(text: str, environ: Mapping[str, str] = os.environ) -> Tunnel:
     """Find out which directory TUNNEL means. Raises Failure."""
     if "\0" in text or text in {"", ".", ".."}:
         raise Failure(
-            f"{text!r} is not a tunnel: give a name, or a path with a / in it such as ./{text}",
+            f"{text!r} is not a tunnel: give a name, or a path with a / in it, such as ./job42",
             USAGE,
         )
     if "/" in text:

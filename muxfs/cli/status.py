@@ -1,0 +1,36 @@
+"""`muxfs status`: both ends of tunnels, from their mailbox files alone."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = """\
+usage: muxfs status [--json] [TUNNEL]
+
+Show both ends of a tunnel: who runs them since when, whether they are connected, and
+their traffic, as they tell in their mailbox files; without TUNNEL, of all tunnels in
+~/.muxfs (or $MUXFS_HOME). Works on every host that sees the directory, and disturbs
+nobody. Takes some seconds where an end runs on another host, to see it alive.
+
+  --json       one JSON object
+  -h, --help   this text
+
+states:
+  established   both ends live and know each other
+  silent        they were, and one gives no sign of life
+  waiting       one end lives and waits for the other
+  ended         no end lives
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add arguments and options."""
+    parser.add_argument("tunnel", metavar="TUNNEL", nargs="?")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it. Raises Failure."""
+    from muxfs.cli import survey  # noqa: PLC0415  (start-up time)
+
+    return survey.show(args.tunnel, as_json=args.json)

@@ -1,0 +1,346 @@
+"""What `muxfs status` finds out: who lives at the two ends of tunnels. Trio-free.
+
+Rule: files of other hosts are hostile; what they say is checked and escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import attrs
+
+from muxfs import process
+from muxfs.cli import tunnel as tunnels
+from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
+from muxfs.cli.output import amount, span
+from muxfs.core import wire
+from muxfs.core.wire import (
+    Birth,
+    Code,
+    IncompatibleVersion,
+    ItemType,
+    ProtocolViolation,
+    Role,
+    Status,
+)
+from muxfs.errors import printable
+from muxfs.storage.filesystem import default_access, find_filesystem
+
+LOOK_INTERVAL: Final = 0.2
+"""Seconds between looks at ends whose beat must be seen to move."""
+MOST_HEARTBEAT: Final = 30.0
+"""Seconds that an end is watched at the most, whatever heartbeat it claims."""
+
+Number = int | float
+
+
+@attrs.frozen
+class View:
+    """A mailbox file as it was seen at one moment."""
+
+    birth: Birth | None = None
+    status: Status | None = None
+    trouble: str = ""
+    """Why there is nothing to be seen."""
+
+    @property
+    def signs(self) -> tuple[object, ...]:
+        """Change as long as the writer lives."""
+        return (self.birth and self.birth.incarnation, self.status and self.status.beat)
+
+    @property
+    def report(self) -> dict[str, Number]:
+        """What the writer counts, as far as it makes sense."""
+        try:
+            values = json.loads(self.status.text(ItemType.REPORT)) if self.status else {}
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(values, dict):
+            return {}
+        return {
+            printable(key): value
+            for key, value in values.items()
+            if type(value) in {int, float} and math.isfinite(value)
+        }
+
+
+@attrs.define
+class Side:
+    """One end of a session, watched."""
+
+    role: Role
+    path: str
+    first: View = View()
+    last: View = View()
+    alive: bool | None = None
+    """None: not known yet."""
+
+    def look(self) -> None:
+        """Look at the file, and judge."""
+        self.last = read(self.path)
+        if self.first.birth is None:
+            self.first = self.last
+        self.alive = self._judge()
+
+    def _judge(self) -> bool | None:
+        birth, status = self.last.birth, self.last.status
+        if birth is None or (status is not None and status.closed):
+            return False
+        known = process.is_alive(birth.text(ItemType.PROCESS))
+        if known is None and self.last.signs != self.first.signs:
+            return True
+        return known
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which no sign of life means that there is none."""
+        heartbeat = self.last.birth.heartbeat / 1000 if self.last.birth else 0.0
+        return 1.25 * min(heartbeat, MOST_HEARTBEAT) + 0.5
+
+    @property
+    def condition(self) -> str:
+        """Say in a word how it is."""
+        if self.last.birth is None:
+            return "absent"
+        if self.alive:
+            return "alive"
+        return "ended" if self.last.status and self.last.status.closed else "dead"
+
+    def facts(self) -> dict[str, object]:
+        """Return what is known, for programs."""
+        birth, status = self.last.birth, self.last.status
+        facts: dict[str, object] = {"condition": self.condition, "trouble": self.last.trouble}
+        if birth is not None:
+            facts |= {
+                "host": printable(birth.text(ItemType.HOST)),
+                "pid": process.pid_of(birth.text(ItemType.PROCESS)),
+                "user": printable(birth.text(ItemType.USER)),
+                "started": printable(birth.text(ItemType.STARTED)),
+                "software": printable(birth.text(ItemType.SOFTWARE)),
+                "label": printable(birth.text(ItemType.LABEL)),
+                "generation": birth.incarnation.generation,
+            }
+        if status is not None:
+            facts |= {"beat": status.beat, "report": self.last.report}
+            if status.closed:
+                reason = printable(status.text(ItemType.REASON))
+                facts |= {"code": status.code.name, "reason": reason}
+        return facts
+
+
+@attrs.define
+class Session:
+    """Both ends of one session of a tunnel."""
+
+    name: str
+    listen: Side
+    dial: Side
+
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """Both ends."""
+        return self.listen, self.dial
+
+    @property
+    def state(self) -> str:
+        """Say how the session is; see the command's help."""
+        living = sum(bool(side.alive) for side in self.sides)
+        if not living:
+            return "ended"
+        if not _echoes(self.listen, self.dial) or not _echoes(self.dial, self.listen):
+            return "waiting"
+        if living == 2:
+            return "established"
+        dead = self.dial if self.listen.alive else self.listen
+        return "waiting" if dead.condition == "ended" else "silent"
+
+
+def _echoes(one: Side, other: Side) -> bool:
+    status, birth = one.last.status, other.last.birth
+    return status is not None and birth is not None and status.echo == birth.incarnation
+
+
+@attrs.define
+class Found:
+    """A tunnel and its sessions."""
+
+    name: str
+    path: str
+    place: str
+    sessions: list[Session]
+
+
+def show(text: str | None, *, as_json: bool) -> int:
+    """Print the state of one tunnel, or of all. Raises Failure."""
+    found = list(_find_all()) if text is None else [_find(text)]
+    watch([side for tunnel in found for session in tunnel.sessions for side in session.sides])
+    if as_json:
+        print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found]}))
+        return 0
+    if not found:
+        print(f"no tunnels in {printable(tunnels.tunnels_home())}")
+    for tunnel in found:
+        _print(tunnel)
+    return 0
+
+
+def watch(sides: Sequence[Side]) -> None:
+    """Look until it is clear of each end whether it lives."""
+    start = time.monotonic()
+    for side in sides:
+        side.look()
+    while unclear := [side for side in sides if side.alive is None]:
+        time.sleep(LOOK_INTERVAL)
+        for side in unclear:
+            side.look()
+            if side.alive is None and time.monotonic() - start > side.patience:
+                side.alive = False
+
+
+def _find(text: str) -> Found:
+    tunnel = tunnels.resolve(text)
+    try:
+        return _examine(text, tunnel.path)
+    except FileNotFoundError:
+        raise Failure(f"no such tunnel: {tunnel.path}", NO_INPUT) from None
+    except OSError as error:
+        raise Failure(
+            f"cannot read {tunnel.path}: {error.strerror}", exit_code_of(error)
+        ) from error
+
+
+def _find_all() -> Iterator[Found]:
+    home = tunnels.tunnels_home()
+    try:
+        names = sorted(os.listdir(home))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Failure(f"cannot read {home}: {error.strerror}", exit_code_of(error)) from error
+    for name in names:
+        try:
+            yield _examine(name, os.path.join(home, name))
+        except OSError:
+            continue  # a file, or a tunnel that is being removed
+
+
+def _examine(name: str, path: str) -> Found:
+    sessions = os.path.join(path, tunnels.SESSIONS)
+    names = sorted(os.listdir(sessions))
+    place = f"{path} on {find_filesystem(path).describe()}"
+    return Found(name, path, place, [_session(sessions, number) for number in names])
+
+
+def _session(sessions: str, number: str) -> Session:
+    directory = os.path.join(sessions, number)
+    listen, dial = (
+        Side(role, os.path.join(directory, role.file_name)) for role in (Role.LISTEN, Role.DIAL)
+    )
+    return Session(number, listen, dial)
+
+
+def read(path: str) -> View:
+    """Look at a mailbox file as its server has it now."""
+    directory = os.path.dirname(path)
+    try:
+        # makes network filesystems look the name up afresh
+        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        access = default_access(find_filesystem(directory)).read
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = access.open(path, flags)
+        try:
+            head = access.read(descriptor, 0, wire.HEAD_LENGTH)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return View(trouble="no file")
+    except OSError as error:
+        return View(trouble=error.strerror or str(error))
+    return decode(head)
+
+
+def decode(head: bytes) -> View:
+    """Decode the head of a mailbox."""
+    try:
+        birth = wire.decode_birth(head[: wire.PAGE])
+    except IncompatibleVersion as error:
+        return View(trouble=f"written by another muxfs, with {error}")
+    except ProtocolViolation as error:
+        return View(trouble=str(error))
+    if birth is None:
+        return View(trouble="nothing valid in the file")
+    own = [s for s in wire.decode_statuses(head) if s.incarnation == birth.incarnation]
+    return View(birth, own[-1] if own else None)
+
+
+# Words
+
+
+def _facts(tunnel: Found) -> dict[str, object]:
+    sessions = [
+        {
+            "session": session.name,
+            "state": session.state,
+            "listen": session.listen.facts(),
+            "dial": session.dial.facts(),
+        }
+        for session in tunnel.sessions
+    ]
+    return {"tunnel": tunnel.name, "path": tunnel.path, "place": tunnel.place, "sessions": sessions}
+
+
+def _print(tunnel: Found) -> None:
+    several = len(tunnel.sessions) > 1
+    for session in tunnel.sessions:
+        name = f"{tunnel.name} session {session.name}" if several else tunnel.name
+        print(f"{printable(name)}: {session.state}  ({printable(tunnel.place)})")
+        for side in session.sides:
+            for line in _describe(side):
+                print(f"  {line}")
+
+
+def _describe(side: Side) -> Iterator[str]:
+    role = f"{side.role.name.lower():<6}"
+    birth = side.last.birth
+    if birth is None:
+        yield f"{role}  {side.condition}: {side.last.trouble}"
+        return
+    facts = side.facts()
+    who = [f"{facts['host'] or 'an unnamed host'}"]
+    if facts["pid"] is not None:
+        who.append(f"pid {facts['pid']}")
+    if facts["user"]:
+        who.append(f"user {facts['user']}")
+    if facts["label"]:
+        who.append(str(facts["label"]))
+    if facts["started"]:
+        who.append(f"since {facts['started']}")
+    # the reason of a good end is written for the other side
+    good = facts.get("code") == Code.SHUTDOWN.name
+    reason = "in good order" if good else facts.get("reason") or facts.get("code")
+    end = f" ({reason})" if reason else ""
+    yield f"{role}  {side.condition}{end}: {', '.join(who)}"
+    if counts := _counts(side.last.report):
+        yield f"        {counts}"
+
+
+def _counts(report: dict[str, Number]) -> str:
+    words = []
+    if "streams" in report:
+        words.append(f"{report['streams']:.0f} streams of {report.get('opened', 0):.0f}")
+    for key, word in (("bytes_written", "written"), ("bytes_read", "read")):
+        if key in report:
+            words.append(f"{amount(report[key])} {word}")
+    if "round_trip" in report:
+        words.append(f"round trip {span(max(0.0, report['round_trip']))}")
+    if "operations_per_second" in report:
+        words.append(f"{report['operations_per_second']:.3g} file operations/s")
+    for key, word in (("torn", "torn"), ("stale", "stale"), ("rewritten", "rewritten")):
+        if report.get(key):
+            words.append(f"{report[key]:.0f} {word}")
+    return ", ".join(words)
