@@ -10,11 +10,15 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import trio
 
 from muxfs.storage.access import FdatasyncWrite, HeldRead
 from muxfs.storage.posix import PosixStorage
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 PATIENCE = 20  # seconds until a test that hangs is given up; never the measure of a result
 

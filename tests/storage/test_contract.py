@@ -232,8 +232,11 @@ async def test_reader_in_a_missing_directory(world: World) -> None:
     await near.aclose()
 
 
-async def test_watch_sees_what_stands_there_already(pair) -> None:
+@pytest.mark.parametrize("held", [False, True])
+async def test_watch_sees_what_stands_there_already(pair, held: bool) -> None:
     near, far = pair
+    if held:
+        await far.reader.read(0, 1)
     await near.writer.write(777, [b"news"])
 
     assert await far.reader.watch(Marker(777, b"news"), nap=1, timeout=PATIENCE)

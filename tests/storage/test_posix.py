@@ -260,6 +260,20 @@ async def test_sparse_file_is_filled_and_keeps_its_content(
     await near.aclose()
 
 
+async def test_sparse_file_where_no_hole_can_be_found(directory: Path, monkeypatch) -> None:
+    """As on NFS before v4.2, where only the number of blocks tells."""
+    path = directory / "near"
+    path.touch()
+    os.truncate(path, SIZE)
+    near = PosixStorage(directory, "near", "far")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "lseek", lambda fd, *_: os.fstat(fd).st_size)
+        await near.writer.prepare(SIZE)
+
+    assert os.stat(path).st_blocks * 512 >= SIZE
+    await near.aclose()
+
+
 async def test_small_hole_is_found(directory: Path) -> None:
     """A hole of one block, which the number of blocks may hide."""
     path = directory / "near"

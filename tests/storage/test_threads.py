@@ -36,6 +36,7 @@ async def hops(monkeypatch) -> list[object]:
     run_sync = trio.to_thread.run_sync
 
     async def spy(job, *arguments, **options):
+        assert isinstance(options["limiter"], trio.CapacityLimiter)
         assert options["limiter"] is not trio.to_thread.current_default_thread_limiter()
         assert options["abandon_on_cancel"] is True
         taken.append(job)
@@ -171,9 +172,12 @@ async def test_cancelled_watch_leaves_no_running_thread(tmp_path: Path) -> None:
     await far.aclose()
 
 
-async def test_watch_ends_when_the_reader_is_closed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("held", [False, True])
+async def test_watch_ends_when_the_reader_is_closed(tmp_path: Path, held: bool) -> None:
     (tmp_path / "near").write_bytes(bytes(SIZE))
     far = PosixStorage(tmp_path, "far", "near")
+    if held:
+        await far.reader.read(0, 1)
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(far.reader.watch, Marker(0, b"never"), 0.001, 3600)
@@ -200,6 +204,7 @@ async def test_abandoned_write_never_lands_after_a_later_one(tmp_path: Path) -> 
             nursery.start_soon(near.writer.write, 0, [b"later"])
             await trio.testing.wait_all_tasks_blocked()
             gate.opened.set()
+        await wait_threads_gone(near)
     assert (tmp_path / "near").read_bytes()[:5] == b"later"
     await near.aclose()
 
@@ -258,6 +263,24 @@ async def test_cancelled_prepare_stops_and_leaves_nothing_open(directory: Path) 
     assert await near.writer.prepare(SIZE) is not None  # and it can be done again
     assert await near.writer.inspect() is FileCondition.INTACT
     await near.aclose()
+
+
+async def test_prepare_cancelled_at_its_very_end_holds_nothing(directory: Path) -> None:
+    gate = Gate()
+    near = PosixStorage(directory, "near", "far")
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                near.writer.prepare,
+                SIZE,
+                lambda done, total: gate.enter() if done == total else None,
+            )
+            await gate.wait_entered()
+            nursery.cancel_scope.cancel()
+        gate.opened.set()
+        await wait_threads_gone(near)
+
+    assert held_open(directory) == []
 
 
 async def test_late_look_up_does_not_replace_a_newer_file(tmp_path: Path) -> None:
