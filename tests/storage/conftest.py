@@ -20,7 +20,7 @@ from muxfs.storage.posix import PosixStorage
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-PATIENCE = 120  # seconds until a hanging test is given up (a busy disk can stall for 20)
+PATIENCE = 120  # seconds until a hanging test is given up; long, for others may keep the disk busy
 
 
 def held_open(directory: str | Path) -> list[str]:
