@@ -12,7 +12,7 @@ import json
 import os
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 import attrs
 import trio
+from attrs.validators import ge
 
 from muxfs import process
 from muxfs._version import __version__
@@ -49,10 +50,13 @@ from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
 
 FLUSH_TIMEOUT: Final = 5.0
-"""Seconds that a session that ends waits for its streams' last bytes to arrive."""
+"""Seconds without progress after which a session that ends leaves its streams' last bytes."""
 
 CLOSE_TIMEOUT: Final = 2.0
 """Seconds that it then takes at the most to tell the peer: the mount may hang."""
+
+MOST_PATIENCE: Final = 30.0
+"""Seconds to which both are raised where the measured round trip asks for it."""
 
 OWN_FILE_BEATS: Final = 4
 """Heartbeats between looks at the own file; sooner when something is wrong with it."""
@@ -69,14 +73,16 @@ DUPLICATE_LOOK: Final = 0.25
 class SessionConfig:
     """How one side of a session behaves. Bytes and seconds."""
 
-    capacity: int = wire.DEFAULT_CAPACITY
+    capacity: int = attrs.field(default=wire.DEFAULT_CAPACITY)
     """Size of the own ring; 256 KiB to 1 GiB, a multiple of 4096."""
-    max_streams: int = wire.DEFAULT_MAX_STREAMS
+    max_streams: int = attrs.field(default=wire.DEFAULT_MAX_STREAMS, validator=ge(0))
     """Live streams that the peer may have opened."""
-    initial_credit: int = wire.DEFAULT_INITIAL_CREDIT
+    initial_credit: int = attrs.field(default=wire.DEFAULT_INITIAL_CREDIT, validator=ge(0))
     """What the peer may send on a new stream; grows with use, to 16 MiB at the most."""
-    heartbeat: float = wire.DEFAULT_HEARTBEAT_MS / 1000
-    peer_timeout: float = wire.DEFAULT_PEER_TIMEOUT_MS / 1000
+    heartbeat: float = attrs.field(default=wire.DEFAULT_HEARTBEAT_MS / 1000, validator=ge(0.001))
+    peer_timeout: float = attrs.field(
+        default=wire.DEFAULT_PEER_TIMEOUT_MS / 1000, validator=ge(0.0)
+    )
     """Silence after which the peer is given up and streams are reset; 0: never."""
     poll: PollPolicy = attrs.field(factory=PollPolicy)
     access: Access | None = None
@@ -85,6 +91,11 @@ class SessionConfig:
     """Start although another process of this role is alive; that one then ends."""
     label: str = ""
     """Shown to the peer: a job id, for instance."""
+
+    @capacity.validator
+    def _check_capacity(self, _attribute: object, value: int) -> None:
+        if not wire.MIN_CAPACITY <= value <= wire.MAX_CAPACITY or value % wire.PAGE:
+            raise ValueError("capacity must be 256 KiB to 1 GiB, and a multiple of 4096")
 
     def engine_config(self, speculate: bool) -> EngineConfig:
         """Return what the core takes of it."""
@@ -160,8 +171,12 @@ class Session:
         self._keeper_bell = _Doorbell()
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
-        self._trouble: OSError | None = None
-        self._failed: Callable[[], None] = lambda: None
+        self.body = trio.CancelScope()
+        """Around what the user does; cancelled when the session fails."""
+        self._task_scopes: list[trio.CancelScope] = []
+        self._tasks_running = 0
+        self._troubles: dict[str, int] = {}
+        self._told_troubles: set[int] = set()
         self._reported = (trio.current_time(), 0)
         self._rate = 0.0
 
@@ -300,11 +315,21 @@ class Session:
     # Tasks
 
     def start(self, nursery: trio.Nursery) -> None:
-        """Start the session's tasks in the nursery; a failure for good cancels it."""
-        self._failed = nursery.cancel_scope.cancel
-        nursery.start_soon(self._write_loop)
-        nursery.start_soon(self._read_loop)
-        nursery.start_soon(self._keep_files)
+        """Start the session's tasks in the nursery; `shut_down` ends them."""
+        for task in (self._write_loop, self._read_loop, self._keep_files):
+            nursery.start_soon(self._run_task, task)
+            self._tasks_running += 1
+
+    async def _run_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        # shielded: if the user is cancelled from outside, the other side is still to be told
+        scope = trio.CancelScope(shield=True)
+        self._task_scopes.append(scope)
+        try:
+            with scope:
+                await task()
+        finally:
+            self._tasks_running -= 1
+            self._progress_lot.unpark_all()
 
     async def _write_loop(self) -> None:
         engine, writer = self.engine, self.storage.writer
@@ -323,14 +348,13 @@ class Session:
                 await writer.write(write.offset, write.buffers)
             except OSError as error:
                 engine.write_failed(trio.current_time())
-                self._note_trouble(error)
+                self._note_trouble("writing", error)
                 self._keeper_bell.ring()
             else:
                 engine.write_done()
-                self._note_recovery()
+                self._note_recovery("writing")
             self._progress_lot.unpark_all()
         self._dispatch()
-        self._progress_lot.unpark_all()
 
     async def _read_loop(self) -> None:
         engine, reader = self.engine, self.storage.reader
@@ -339,10 +363,11 @@ class Session:
             try:
                 more = await self._poll()
             except OSError as error:
-                self._note_trouble(error)
+                self._note_trouble("reading", error)
                 await trio.sleep(backoff)
                 backoff = min(2 * backoff, READ_BACKOFF[1])
                 continue
+            self._note_recovery("reading")
             backoff = READ_BACKOFF[0]
             if more:
                 continue
@@ -392,13 +417,15 @@ class Session:
             standstill = self.engine.rewritten != rewritten
             rewritten = self.engine.rewritten
             try:
-                if beats % OWN_FILE_BEATS == 0 or standstill or self._trouble is not None:
+                if beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
                     await self._check_own_file()
                 peer = self.engine.link
                 if not peer.established or peer.silence > self.config.heartbeat:
                     await self.storage.reader.refresh()
             except OSError as error:
-                self._note_trouble(error)
+                self._note_trouble("looking after the files", error)
+            else:
+                self._note_recovery("looking after the files")
 
     async def _check_own_file(self) -> None:
         writer = self.storage.writer
@@ -445,7 +472,7 @@ class Session:
                 self._publish(Resumed())
             case events.Failed(ending):
                 self.failure = SessionError(ending.code, ending.reason)
-                self._failed()
+                self.body.cancel()
             case events.Born():
                 pass
         self._state_lot.unpark_all()
@@ -460,14 +487,17 @@ class Session:
             except trio.BrokenResourceError:
                 self._subscribers.remove(sender)
 
-    def _note_trouble(self, error: OSError) -> None:
-        if self._trouble is None or self._trouble.errno != error.errno:
+    def _note_trouble(self, where: str, error: OSError) -> None:
+        """Tell each kind of error once, until all works again."""
+        number = error.errno or 0
+        if number not in self._told_troubles:
             self._publish(StorageTrouble(error))
-        self._trouble = error
+        self._told_troubles.add(number)
+        self._troubles[where] = number
 
-    def _note_recovery(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
+    def _note_recovery(self, where: str) -> None:
+        if self._troubles.pop(where, None) is not None and not self._troubles:
+            self._told_troubles.clear()
             self._publish(StorageRecovered())
 
     def report(self) -> bytes:
@@ -484,17 +514,38 @@ class Session:
     async def shut_down(self, flush: bool) -> None:
         """Bring what was sent to the other side if `flush`, then tell it that this one ends."""
         if flush:
-            with trio.move_on_after(FLUSH_TIMEOUT):
-                while not (self.engine.flushed or self.closed):
-                    await self._progress_lot.park()
-        with trio.move_on_after(CLOSE_TIMEOUT):
-            self.engine.close(Ending(Code.SHUTDOWN, "the other side ended"))
+            await self._flush()
+        ending = Ending(Code.SHUTDOWN, "the other side ended")
+        with trio.move_on_after(self._patience(CLOSE_TIMEOUT)):
+            self.engine.close(ending)
             self.kick_writer()
             while not self.engine.finished:
                 await self._progress_lot.park()
+        self.engine.close(ending)  # at once, if the storage hangs
+        self._dispatch()
+        for scope in self._task_scopes:
+            scope.cancel()
+        while self._tasks_running:
+            await self._progress_lot.park()
         for sender in self._subscribers:
             sender.close()
+        self._state_lot.unpark_all()
         self.incoming_lot.unpark_all()
+
+    async def _flush(self) -> None:
+        """Wait until all that streams have sent has arrived, as long as it goes on."""
+        least = self.engine.unsent + 1
+        while not (self.engine.flushed or self.closed):
+            with trio.move_on_after(self._patience(FLUSH_TIMEOUT)) as quiet:
+                while self.engine.unsent >= least and not (self.engine.flushed or self.closed):
+                    await self._progress_lot.park()
+            if quiet.cancelled_caught:
+                return
+            least = min(least, self.engine.unsent)
+
+    def _patience(self, least: float) -> float:
+        """Return how long to wait for the other side at the end: longer where all is slow."""
+        return max(least, min(MOST_PATIENCE, 2 * (self.engine.round_trip or 0.0)))
 
 
 @asynccontextmanager
@@ -520,6 +571,8 @@ async def open_session(
     which also cancels the body. Exceptions of the body pass unchanged.
     """
     config = config or SessionConfig()
+    if role not in {"listen", "dial"}:
+        raise ValueError(f"role must be 'listen' or 'dial', not {role!r}")
     own = Role[role.upper()]
     if storage is None:
         storage = PosixStorage(path, own.file_name, own.peer.file_name, config.access)
@@ -529,12 +582,14 @@ async def open_session(
         async with trio.open_nursery() as nursery:
             session.start(nursery)
             try:
-                yield session
+                with session.body:
+                    yield session
             except BaseException as error:  # noqa: BLE001  (raised again below, unwrapped)
                 failure = error
+            # no task is left when the nursery is: waiting there would be cancelled from outside,
+            # and the Cancelled would take the place of the body's exception
             with trio.CancelScope(shield=True):
                 await session.shut_down(flush=failure is None)
-            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await storage.aclose()

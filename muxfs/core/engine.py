@@ -193,6 +193,11 @@ class Engine:
         return self._streams.idle and not self._outbound.awaits_ack
 
     @property
+    def unsent(self) -> int:
+        """Bytes that streams have queued, and bytes that are not acknowledged."""
+        return self.in_flight + (self._streams.queued if self._streams else 0)
+
+    @property
     def round_trip(self) -> float | None:
         """Smoothed round trip in seconds, once it was measured."""
         return self._pacer.smoothed
@@ -609,9 +614,13 @@ class Engine:
     # Meeting and parting
 
     def close(self, ending: Ending) -> None:
-        """Close this side: streams end, and the peer is told with the next writes."""
+        """Close this side: streams end, and the peer is told with the next writes.
+
+        Called again it does not wait for the writes: the storage hangs.
+        """
         out = self._outbound
-        if self._ending is None and out is not None and out.room >= wire.ALIGNMENT:
+        waits = self._ending is not None or self._notice_wanted is not None
+        if not waits and out is not None and out.room >= wire.ALIGNMENT:
             self._notice_wanted = ending
         else:
             self._close(ending)

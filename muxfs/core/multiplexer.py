@@ -199,6 +199,11 @@ class Multiplexer:
         return self._scheduler.next() is not None
 
     @property
+    def queued(self) -> int:
+        """Bytes that streams have queued."""
+        return sum(stream.send.queued for stream in self.streams.values())
+
+    @property
     def idle(self) -> bool:
         """Whether nothing is queued, also not behind credit."""
         return not self.has_control and all(

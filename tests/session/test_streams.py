@@ -19,6 +19,7 @@ from tests.session.tunnel import Tunnel, open_side, open_tunnel, read_all
 Ends = tuple[MuxStream, MuxStream]
 
 HOLDS = DEFAULT_INITIAL_CREDIT + SEND_BUFFER
+TOO_MUCH = 8 << 20
 """What a stream takes without anybody reading."""
 
 
@@ -171,7 +172,7 @@ async def test_a_send_that_was_cancelled_halfway_ends_in_a_reset(
 ) -> None:
     near, far = ends
     with trio.move_on_after(1) as scope:
-        await near.send_all(bytes(2 * HOLDS))
+        await near.send_all(bytes(TOO_MUCH))
     assert scope.cancelled_caught
     await near.aclose()
     with pytest.raises(trio.BrokenResourceError):
@@ -209,7 +210,7 @@ async def test_a_cancelled_close_is_a_reset(autojump_clock: MockClock, ends: End
 async def test_two_tasks_cannot_send(autojump_clock: MockClock, ends: Ends) -> None:
     near, _ = ends
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(near.send_all, bytes(2 * HOLDS))
+        nursery.start_soon(near.send_all, bytes(TOO_MUCH))
         await wait_all_tasks_blocked()
         for call in (
             lambda: near.send_all(b""),
@@ -246,7 +247,7 @@ async def test_closing_wakes_the_tasks_that_wait(autojump_clock: MockClock, ends
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(expect_closed, near.receive_some)
-        nursery.start_soon(expect_closed, lambda: near.send_all(bytes(2 * HOLDS)))
+        nursery.start_soon(expect_closed, lambda: near.send_all(bytes(TOO_MUCH)))
         await wait_all_tasks_blocked()
         await near.aclose()
 
