@@ -65,6 +65,8 @@ CHANGES_KEPT: Final = 256
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
 
+_NO_MARKER: Final = Marker(0, b"")
+
 DUPLICATE_LOOK: Final = 0.25
 """Seconds between looks at an own file whose last writer may be alive elsewhere."""
 
@@ -169,6 +171,7 @@ class Session:
         self._writer_bell = _Doorbell()
         self._reader_bell = _Doorbell()
         self._keeper_bell = _Doorbell()
+        self._notified = False
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
         self.body = trio.CancelScope()
@@ -357,7 +360,6 @@ class Session:
         self._dispatch()
 
     async def _read_loop(self) -> None:
-        engine, reader = self.engine, self.storage.reader
         backoff = READ_BACKOFF[0]
         while True:
             try:
@@ -371,29 +373,38 @@ class Session:
             backoff = READ_BACKOFF[0]
             if more:
                 continue
-            quiet = trio.current_time() - engine.active_at
-            pause = self.config.poll.pause(quiet, reader.immediate)
-            if pause.nap and engine.marker is not None:
-                with trio.CancelScope() as self._napping:
-                    await reader.watch(Marker(*engine.marker), pause.nap, pause.seconds)
-                self._napping = None
-            elif pause.seconds:
-                with trio.move_on_after(pause.seconds):
-                    await self._reader_bell.wait()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look again: woken by the kernel, or as the policy says."""
+        engine, reader, policy = self.engine, self.storage.reader, self.config.poll
+        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
+        pause = policy.pause(trio.current_time() - engine.active_at, reader.immediate)
+        if pause.seconds and reader.notifies:
+            self._notified = await reader.watch(marker, 0, policy.maximum)
+        elif pause.nap and engine.marker is not None:
+            with trio.CancelScope() as self._napping:
+                await reader.watch(marker, pause.nap, pause.seconds)
+            self._napping = None
+        elif pause.seconds:
+            with trio.move_on_after(pause.seconds):
+                await self._reader_bell.wait()
 
     async def _poll(self) -> bool:
         """Read once what is due; whether there is more to read at once."""
         engine, reader = self.engine, self.storage.reader
         plan = engine.next_read(trio.current_time())
-        if plan.head:
-            engine.receive_head(await reader.read(0, wire.HEAD_LENGTH), trio.current_time())
-            self._after_reading()
-        if plan.ring is None:
-            return False
-        data = await reader.read(*plan.ring)
-        progress = engine.receive_ring(data, trio.current_time())
-        if progress:
-            self._after_reading()
+        progress = False
+        if plan.ring is not None:
+            data = await reader.read(*plan.ring)
+            progress = engine.receive_ring(data, trio.current_time())
+        # the kernel told of a change that is not in the ring: then it is in the head
+        if plan.head or (self._notified and not progress):
+            head = await reader.read(0, wire.HEAD_LENGTH)
+            engine.receive_head(head, trio.current_time())
+            progress = progress or engine.next_read(trio.current_time()).ring != plan.ring
+        self._notified = False
+        self._after_reading()
         return progress or engine.read_again
 
     def _after_reading(self) -> None:

@@ -157,12 +157,16 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._session.kick_writer()
             await trio.lowlevel.checkpoint()
 
-    def _piece(self, view: Buffer, at: int) -> bytes:
-        left = len(view) - at
-        size = left if left <= core.SEND_BUFFER else self._core.send.room
-        if at == 0 and size == left and isinstance(view, bytes):
-            return view
-        return bytes(view[at : at + size])
+    def _piece(self, view: bytes | memoryview, at: int) -> Buffer:
+        """Return the next piece to queue: never one that its owner could still change.
+
+        Up to a batch at once, though that is more than there is room for: a piece less
+        is a write less.
+        """
+        end = min(len(view), at + core.LARGEST_PIECE)
+        if not isinstance(view, bytes):
+            return bytes(view[at:end])
+        return view if end - at == len(view) else memoryview(view)[at:end]
 
     async def _wait_room(self) -> None:
         while self._core.send.room <= 0:

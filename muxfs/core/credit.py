@@ -2,7 +2,7 @@
 
 Absolute limits, as QUIC's MAX_STREAM_DATA (RFC 9000, section 4.1): giving the
 same credit twice does no harm. The window doubles while the application takes a
-window within two round trips (as rust-yamux does), since a fixed one caps a
+window within a few round trips (as rust-yamux does), since a fixed one caps a
 stream at window / round trip, and round trips here are 0.1 ms to seconds.
 """
 
@@ -14,6 +14,11 @@ import attrs
 
 MAX_WINDOW: Final = 16 << 20
 SESSION_BUDGET: Final = 64 << 20
+ROUND_TRIPS: Final = 4
+LEAST_TURN: Final = 0.02
+"""Seconds in which a taken window always counts as quick. On a fast filesystem the shortest
+round trip (0.1 ms) leaves out the tasks on both sides that the next credit waits for: by it
+alone windows stayed at 64 KiB, and a stream at 150 MB/s instead of 1 GB/s."""
 
 
 @attrs.define
@@ -49,7 +54,7 @@ class ReceiveWindow:
         self.consumed += length
         if self.limit - self.consumed > self.size // 2:
             return False
-        quick = now - self._turn_began < 2 * round_trip
+        quick = now - self._turn_began < max(ROUND_TRIPS * round_trip, LEAST_TURN)
         if quick and self.size < MAX_WINDOW and self.budget.take(self.size):
             self.size *= 2
         self._turn_began = now

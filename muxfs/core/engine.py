@@ -268,7 +268,7 @@ class Engine:
         if self._streams is not None and not stream.lost:
             self._streams.refuse(stream, ending)
 
-    def send(self, stream: Stream, data: bytes) -> None:
+    def send(self, stream: Stream, data: Buffer) -> None:
         """Queue bytes, which must not change any more; the caller minds `stream.send.room`."""
         if self._streams is not None and not stream.lost:
             self._streams.send(stream, data)

@@ -130,7 +130,7 @@ class Multiplexer:
         if stream.send.sendable:
             self._scheduler.activate(stream)
 
-    def send(self, stream: Stream, data: bytes) -> None:
+    def send(self, stream: Stream, data: Buffer) -> None:
         """Queue bytes (which must not change any more) on a stream whose sending half is open."""
         stream.send.push(data)
         self._scheduler.activate(stream)

@@ -24,6 +24,9 @@ from muxfs.core.wire import MAX_SEQUENCE, Buffer, Code, ProtocolViolation
 SEND_BUFFER: Final = 256 << 10
 """Bytes queued in one sending half before the application has to wait."""
 
+LARGEST_PIECE: Final = 1 << 20
+"""Bytes that may be queued at once while there is any room."""
+
 _JOIN_BELOW: Final = 4096
 """Pieces that are smaller on average are joined: a vector entry costs more than the copy."""
 
@@ -70,7 +73,7 @@ class SendHalf:
         """Bytes that the application may still queue."""
         return SEND_BUFFER - self.queued
 
-    def push(self, data: bytes) -> None:
+    def push(self, data: Buffer) -> None:
         """Queue bytes; they must not change any more."""
         self._queue.append(data)
         self.queued += len(data)

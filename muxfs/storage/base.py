@@ -114,6 +114,11 @@ class MailboxReader(abc.ABC):
     def immediate(self) -> bool:
         """Whether reads are memory copies that cannot block, so that spinning on them is cheap."""
 
+    @property
+    def notifies(self) -> bool:
+        """Whether `watch` is woken by changes of any part of the file, and costs nothing."""
+        return False
+
     @abc.abstractmethod
     async def read(self, offset: int, length: int) -> bytes:
         """Read up to `length` bytes as the file server has them now.
@@ -126,8 +131,9 @@ class MailboxReader(abc.ABC):
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:
         """Poll every `nap` seconds until `marker` stands in the file, at most `timeout` seconds.
 
-        One thread hop for the whole wait. Returns whether the marker was seen;
-        False too where the file is missing or could not be read.
+        One thread hop for the whole wait; none where the reader `notifies`, which then
+        returns at any change. Returns whether there may be news; False too where the file
+        is missing or could not be read.
         """
 
     @abc.abstractmethod

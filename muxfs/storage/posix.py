@@ -10,6 +10,7 @@ they find `abandoned` set when they come back, and leave at once.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
@@ -38,6 +39,7 @@ from muxfs.storage.filesystem import (
     find_filesystem,
     guess_filesystem,
 )
+from muxfs.storage.notify import FileNotifier
 
 THREADS: Final = 8
 """Worker threads of one storage at most, the abandoned ones included."""
@@ -208,6 +210,21 @@ class PosixReader(MailboxReader):
         self._handle: Handle | None = None
         self._closed = False
         self._swapping = threading.Lock()
+        self._notifier: FileNotifier | None = None
+        self._notified: Handle | None = None
+
+    @property
+    def notifies(self) -> bool:
+        """Whether the kernel tells of changes: it does where it alone has the file."""
+        handle = self._handle
+        if handle is not self._notified:
+            self._stop_notifying()
+            self._notified = handle
+            if handle is not None and self.immediate:
+                # no inotify left for this user: polling does as well
+                with contextlib.suppress(OSError), handle as descriptor:
+                    self._notifier = FileNotifier(descriptor)
+        return self._notifier is not None
 
     @property
     def immediate(self) -> bool:  # noqa: D102
@@ -223,6 +240,11 @@ class PosixReader(MailboxReader):
         return await self._ground.hop(lambda _abandoned: self._read(offset, length))
 
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:  # noqa: D102
+        if self.notifies and self._notifier is not None:
+            with trio.move_on_after(timeout) as waiting:
+                await self._notifier.wait()
+            return not waiting.cancelled_caught
+
         def job(abandoned: threading.Event) -> bool:
             return self._watch(marker, nap, timeout, abandoned)
 
@@ -235,7 +257,13 @@ class PosixReader(MailboxReader):
         with self._swapping:
             self._closed = True
             handle, self._handle = self._handle, None
+        self._stop_notifying()
         await _close_within_grace(handle)
+
+    def _stop_notifying(self) -> None:
+        notifier, self._notifier = self._notifier, None
+        if notifier is not None:
+            notifier.close()
 
     def _read_now(self, offset: int, length: int) -> bytes | None:
         """Read without blocking; None where a thread has to look, also at errors."""
