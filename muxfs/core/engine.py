@@ -258,50 +258,54 @@ class Engine:
             raise OutOfStreams
         return self._streams.open(target, originator)
 
+    def _home(self, stream: Stream) -> Multiplexer | None:
+        """Return what carries the stream now: nothing, once its session is over."""
+        streams = self._streams
+        return streams if streams is not None and stream.epoch == streams.epoch else None
+
     def accept(self, stream: Stream, bound_address: str = "") -> None:
         """Answer the peer's OPEN; once, and before anything is sent."""
-        if self._streams is not None and not stream.lost:
-            self._streams.accept(stream, bound_address)
+        if (streams := self._home(stream)) is not None:
+            streams.accept(stream, bound_address)
 
     def refuse(self, stream: Stream, ending: Ending) -> None:
         """Answer the peer's OPEN with a refusal."""
-        if self._streams is not None and not stream.lost:
-            self._streams.refuse(stream, ending)
+        if (streams := self._home(stream)) is not None:
+            streams.refuse(stream, ending)
 
     def send(self, stream: Stream, data: Buffer) -> None:
         """Queue bytes, which must not change any more; the caller minds `stream.send.room`."""
-        if self._streams is not None and not stream.lost:
-            self._streams.send(stream, data)
+        if (streams := self._home(stream)) is not None:
+            streams.send(stream, data)
 
     def finish(self, stream: Stream) -> None:
         """End the sending half after what is queued."""
-        if self._streams is not None and not stream.lost:
-            self._streams.finish(stream)
+        if (streams := self._home(stream)) is not None:
+            streams.finish(stream)
 
     def abort(self, stream: Stream, ending: Ending) -> None:
         """Give the stream up: RESET and STOP."""
-        if self._streams is not None and not stream.lost:
-            self._streams.reset(stream, ending)
+        if (streams := self._home(stream)) is not None:
+            streams.reset(stream, ending)
         self.stop(stream, ending)
 
     def stop(self, stream: Stream, ending: Ending) -> None:
         """Read no more from the stream."""
-        if self._streams is not None and not stream.lost:
-            self._streams.stop(stream, ending)
+        if (streams := self._home(stream)) is not None:
+            streams.stop(stream, ending)
         else:
             stream.receive.stop()
 
     def release(self, stream: Stream) -> None:
         """Note that the application has let the stream go."""
-        if self._streams is not None and not stream.lost:
-            self._streams.release(stream)
+        if (streams := self._home(stream)) is not None:
+            streams.release(stream)
 
     def take(self, stream: Stream, most: int, now: float) -> Buffer:
         """Take up to `most` received bytes (there must be some), and give credit for them."""
         data = stream.receive.take(most)
-        if self._streams is not None and not stream.lost:
-            round_trip = self._pacer.round_trip
-            self._streams.consume(stream, len(data), now, round_trip)
+        if (streams := self._home(stream)) is not None:
+            streams.consume(stream, len(data), now, self._pacer.round_trip)
         return data
 
     # Writing
@@ -685,6 +689,7 @@ class Engine:
             config.max_streams,
             config.initial_credit,
             self._changes,
+            epoch=epoch,
         )
         self._ack_told()
         self._look_at_head = False

@@ -69,6 +69,7 @@ class Multiplexer:
     max_streams: int
     initial_credit: int
     changes: Changes = attrs.field(factory=Changes)
+    epoch: int = attrs.field(default=0, kw_only=True)
     streams: dict[int, Stream] = attrs.field(factory=dict)
     opened: int = 0
     traffic: int = 0
@@ -404,6 +405,7 @@ class Multiplexer:
             SendHalf(self.peer_initial_credit),
             ReceiveHalf(ReceiveWindow(self._budget, self.initial_credit)),
             opened_here,
+            self.epoch,
         )
         self.streams[stream_id] = stream
         self.opened += 1

@@ -225,6 +225,7 @@ class Stream:
     send: SendHalf
     receive: ReceiveHalf
     opened_here: bool
+    epoch: int = 0
     target: str = ""
     originator: str = ""
     accepted: bool = False

@@ -1,0 +1,87 @@
+"""Whole sides, step by step, on a filesystem without faults unless a test makes one."""
+
+from __future__ import annotations
+
+import attrs
+
+from muxfs.core import wire
+from muxfs.core.engine import EngineConfig
+from muxfs.core.stream import Ending
+from muxfs.core.wire import Code, Role
+from tests.core.machine import End, Process, World, serve
+
+GIVEN_UP = Ending(Code.CANCELLED)
+CONFIG = EngineConfig(capacity=wire.MIN_CAPACITY, heartbeat=1000, peer_timeout=10_000)
+
+
+def established(config: EngineConfig = CONFIG, **of_listen: object) -> tuple[World, Process, Process]:
+    """Make a world in which both sides have met: the world, dial and listen."""
+    world = World.of({Role.DIAL: config, Role.LISTEN: attrs.evolve(config, **of_listen)}, seed=1)
+    dial, listen = world.start(Role.DIAL), world.start(Role.LISTEN)
+    world.run(1.0)
+    assert dial.engine.link.established
+    assert listen.engine.link.established
+    return world, dial, listen
+
+
+def opened(process: Process) -> End:
+    """Open a stream."""
+    end = process.open()
+    assert end is not None
+    return end
+
+
+def other(world: World, end: End) -> End:
+    """Return the far end of a stream."""
+    return world.ends[end.key, end.process.role.peer]
+
+
+def stream_that_ended(world: World, opener: Process) -> tuple[End, End]:
+    """Run a stream to the clean end of both directions, and let neither application go."""
+    end = opened(opener)
+    opener.send(end, 10)
+    opener.finish(end)
+    world.run(1.0, serve)
+    far = other(world, end)
+    far.process.finish(far)
+    world.run(1.0, serve)
+    assert end.stream.ended
+    assert far.stream.ended
+    return end, far
+
+
+def test_streams_of_an_earlier_session_leave_those_of_the_next_alone() -> None:
+    world, dial, listen = established()
+    old, _ = stream_that_ended(world, dial)
+    world.kill(listen)
+    world.start(Role.LISTEN)
+    world.run(3.0)
+    new = opened(dial)
+    assert new.stream.stream_id == old.stream.stream_id
+    dial.engine.abort(old.stream, GIVEN_UP)
+    dial.send(new, 100)
+    dial.finish(new)
+    world.run(2.0, serve)
+    assert other(world, new).clean
+    assert dial.engine.open_streams == 1
+
+
+def test_an_old_stream_that_is_accepted_or_released_late_says_nothing_to_the_next_session() -> None:
+    world, dial, listen = established(max_streams=1)
+    end = opened(dial)
+    dial.abort(end)
+    world.run(1.0)
+    old = other(world, end)
+    assert old.stream.ended
+    world.kill(dial)
+    dial = world.start(Role.DIAL)
+    world.run(3.0)
+    listen.accept(old)
+    listen.engine.release(old.stream)
+    world.run(1.0, serve)
+    first, second = opened(dial), dial.open()
+    world.run(1.0, serve)
+    assert other(world, first).stream.accepted
+    assert second is None  # the limit is one stream, still
+    assert listen.engine._streams is not None
+    assert listen.engine._streams._peer_live == 1
