@@ -654,9 +654,11 @@ class Engine:
         elif meeting is Meeting.ESTABLISHED:
             self._establish(now)
         elif meeting is Meeting.CLASH:
-            echo = self.link.status.echo if self.link.status else None
-            generation = echo.generation if echo else self.link.own.incarnation.generation
-            self._be_born_again(generation + 1, Code.PEER_RESTARTED, now)
+            rival = self.link.rival or self.link.own.incarnation
+            if rival.generation >= wire.MAX_SEQUENCE:
+                self._fail(Ending(Code.PROTOCOL, "an echo of a generation out of its limits"))
+            else:
+                self._be_born_again(rival.generation + 1, Code.PEER_RESTARTED, now)
         else:
             self._superseded(None)
 

@@ -69,7 +69,7 @@ def first_generation(own_head: bytes, peer_head: bytes) -> int:
     life = previous_life(own_head)
     own = life.birth.incarnation.generation if life else 0
     echoes = (status.echo.generation for status in wire.decode_statuses(peer_head) if status.echo)
-    return max(own, *echoes, 0) + 1
+    return max(own, *(echo for echo in echoes if echo < wire.MAX_SEQUENCE), 0) + 1
 
 
 @attrs.define
@@ -79,6 +79,8 @@ class Link:
     own: Birth
     peer: Birth | None = None
     status: Status | None = None
+    rival: Incarnation | None = None
+    """Who used our generation, or a later one: what the last clash was with."""
     established: bool = False
     silence: float = 0.0
     _was_established: bool = False
@@ -130,13 +132,13 @@ class Link:
         if birth is not None and self._is_new(birth):
             self._adopt(birth)
             meetings.append(Meeting.NEW_PEER)
-        if self.peer is None:
-            return meetings
-        status = newest_status(head, self.peer.incarnation)
+        status = newest_status(head, self.peer.incarnation) if self.peer else None
         if status is not None and (self.status is None or status.beat > self.status.beat):
             self.status = status
             self.silence = 0.0
             meetings += self._judge_echo(status.echo)
+        elif not self.established:
+            meetings += self._find_clash(head)
         return meetings
 
     def heard(self) -> None:
@@ -167,15 +169,32 @@ class Link:
         self.lost()
 
     def _judge_echo(self, echo: Incarnation | None) -> list[Meeting]:
-        mine = self.own.incarnation
-        if echo == mine:
-            if self.established or (self.status and self.status.closed):
+        if echo == self.own.incarnation:
+            # established before, and lost since: the epoch must not be entered twice
+            if self._was_established or (self.status and self.status.closed):
                 return []
             self.established = self._was_established = True
             return [Meeting.ESTABLISHED]
-        if echo is None or echo < mine:
+        if not self._is_rival(echo):
             return []
+        self.rival = echo
         return [Meeting.SUPERSEDED if self._was_established else Meeting.CLASH]
+
+    def _is_rival(self, echo: Incarnation | None) -> bool:
+        mine = self.own.incarnation
+        return echo is not None and echo >= mine and echo != mine
+
+    def _find_clash(self, head: bytes) -> list[Meeting]:
+        """Look for a later one of our role in any status that the file has.
+
+        The known incarnation may be a dead one with the number of the living: that one
+        is ignored, and so it could never tell us that it does not know us either.
+        """
+        for status in wire.decode_statuses(head):
+            if self._is_rival(status.echo):
+                self.rival = status.echo
+                return [Meeting.CLASH]
+        return []
 
     def _count_silence(self, now: float) -> None:
         """Count the time since the last read that worked, one heartbeat of it at the most.

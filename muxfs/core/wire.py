@@ -382,7 +382,7 @@ def decode_birth(page: bytes) -> Birth | None:
 
 def _check_birth(birth: Birth) -> None:
     within_limits = (
-        birth.incarnation.generation >= 1
+        1 <= birth.incarnation.generation <= MAX_SEQUENCE
         and RING_OFFSET <= birth.ring_offset <= MAX_RING_OFFSET
         and birth.ring_offset % PAGE == 0
         and MIN_CAPACITY <= birth.capacity <= MAX_CAPACITY

@@ -7,7 +7,7 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.engine import EngineConfig
 from muxfs.core.stream import Ending
-from muxfs.core.wire import Code, Role
+from muxfs.core.wire import Birth, Code, Incarnation, Role, Status
 from tests.core.machine import End, Process, World, serve
 
 GIVEN_UP = Ending(Code.CANCELLED)
@@ -85,3 +85,25 @@ def test_an_old_stream_that_is_accepted_or_released_late_says_nothing_to_the_nex
     assert second is None  # the limit is one stream, still
     assert listen.engine._streams is not None
     assert listen.engine._streams._peer_live == 1
+
+
+def test_a_clash_with_the_last_generation_is_an_error_and_no_crash() -> None:
+    world, dial, listen = established()
+    incarnation = Incarnation(5, bytes(16))
+    born = wire.encode_birth(Birth(Role.LISTEN, incarnation))
+    status = wire.encode_status(Status(incarnation, Incarnation(2**64 - 1, bytes(16)), 1))
+    dial.engine.receive_head(born.ljust(2 * wire.PAGE, b"\0") + status, world.now)
+    assert dial.engine.ending is not None
+    assert dial.engine.ending.code is Code.PROTOCOL
+    assert dial.engine.next_write(world.now) is not None
+
+
+def test_two_sides_that_know_a_dead_twin_of_each_other_meet_all_the_same() -> None:
+    """Both files were lost, and both sides used the numbers of dead ones again."""
+    world = World.of({role: CONFIG for role in Role}, seed=1)
+    sides = {role: world.start(role) for role in Role}
+    for role in Role:
+        dead = Birth(role.peer, Incarnation(1, bytes([role]) * 16))
+        sides[role].engine.receive_head(wire.encode_birth(dead), world.now)
+    world.run(3.0)
+    assert all(process.engine.link.established for process in sides.values())
