@@ -635,7 +635,9 @@ async def _refuse_duplicate(storage: Storage, own_head: bytes) -> None:
     if life is None or life.ended:
         return
     birth = life.birth
-    alive = process.is_alive(birth.text(ItemType.PROCESS))
+    writer = birth.text(ItemType.PROCESS)
+    # this process lives, but the session of it that wrote the file may have ended without a word
+    alive = None if writer == process.identity() else process.is_alive(writer)
     if alive is None:
         alive = await _beats(storage, life)
     if alive:

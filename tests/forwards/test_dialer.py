@@ -1,0 +1,205 @@
+"""What is dialled, and how failures are told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from muxfs import Session, StreamRefused
+from muxfs.core.wire import Code
+from muxfs.forwards.dialer import Policy, Refusal, dial, explain, serve_streams
+from muxfs.forwards.events import Ended, Opened, Refused
+from muxfs.forwards.spec import Target, parse_target, parse_targets
+from muxfs.forwards.tcp import Connection
+
+from .harness import Log, carrier, sessions
+
+LOCAL = Policy(any_local_port=True)
+
+
+def closed_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return int(unused.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("targets", "asked", "allowed"),
+    [
+        ("8888", "localhost:8888", True),
+        ("8888", "127.0.0.1:8888", True),
+        ("8888", "[::1]:8888", True),
+        ("[::1]:8888", "localhost:8888", True),
+        ("8888", "localhost:8889", False),
+        ("8888", "127.0.0.2:8888", False),
+        ("8888", "0.0.0.0:8888", False),
+        ("db:5432,8888", "DB:5432", True),
+        ("db:5432", "db.example:5432", False),
+        ("[fe80::1]:1", "[fe80:0::1]:1", True),
+    ],
+)
+def test_policy(targets: str, asked: str, allowed: bool) -> None:
+    policy = Policy(parse_targets(targets))
+    refusal = policy.refusal(parse_target(asked))
+    assert (refusal is None) is allowed
+
+
+def test_policy_of_any_local_port() -> None:
+    assert LOCAL.refusal(Target("localhost", 1)) is None
+    assert LOCAL.refusal(Target("::1", 65535)) is None
+    assert LOCAL.refusal(Target("node17", 80)) == Refusal(
+        Code.PROHIBITED,
+        "node17:80: not allowed on this side; add node17:80 to the TARGETs of muxfs dial",
+    )
+    nothing = Policy().refusal(Target("localhost", 80))
+    assert nothing == Refusal(Code.PROHIBITED, "localhost:80: this side dials nothing")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.ECONNREFUSED, Code.REFUSED, "ECONNREFUSED db:1: nothing is listening there"),
+        (errno.EHOSTUNREACH, Code.UNREACHABLE, "EHOSTUNREACH db:1: no route to that host"),
+        (errno.ETIMEDOUT, Code.TIMEOUT, "ETIMEDOUT db:1: no answer"),
+        (errno.EMFILE, Code.LIMIT, "EMFILE db:1: this process has too many open files"),
+        (errno.EIO, Code.INTERNAL, "EIO db:1: Input/output error"),
+    ],
+)
+def test_errors_in_words(number: int, code: Code, words: str) -> None:
+    refusal = explain(Target("db", 1), OSError(number, os.strerror(number)))
+    assert refusal.code is code
+    assert refusal.reason.startswith(words)
+
+
+def test_the_error_of_several_addresses_that_says_most() -> None:
+    inner = ExceptionGroup(
+        "all", [OSError(errno.ENETUNREACH, "x"), OSError(errno.ECONNREFUSED, "y")]
+    )
+    error = OSError("all attempts failed")
+    error.__cause__ = inner
+    assert explain(Target("db", 1), error).code is Code.REFUSED
+
+
+def test_an_error_without_a_number() -> None:
+    assert explain(Target("db", 1), OSError("strange")).code is Code.INTERNAL
+
+
+async def test_dial_of_a_closed_port() -> None:
+    port = closed_port()
+    assert await dial(Target("localhost", port), 5) == Refusal(
+        Code.REFUSED, f"ECONNREFUSED localhost:{port}: nothing is listening there"
+    )
+
+
+async def test_dial_of_localhost_tries_ipv6_too() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        found = await dial(Target("localhost", server.getsockname()[1]), 5)
+        assert isinstance(found, Connection)
+        assert found.peer.startswith("[::1]:")
+        found.reset()
+
+
+async def test_dial_that_meets_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def self_connect(host: str, port: int) -> trio.SocketStream:
+        sock = trio.socket.socket()
+        await sock.bind((host if host != "::1" else "127.0.0.1", port))
+        await sock.connect(("127.0.0.1", port))
+        return trio.SocketStream(sock)
+
+    monkeypatch.setattr(trio, "open_tcp_stream", self_connect)
+    refusal = await dial(Target("localhost", closed_port()), 5)
+    assert isinstance(refusal, Refusal)
+    assert refusal.code is Code.REFUSED
+
+
+class Resolver(trio.abc.HostnameResolver):
+    async def getaddrinfo(self, host: object, *_: object, **__: object) -> list[object]:
+        if host == b"slow.example":
+            await trio.sleep_forever()
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def getnameinfo(self, *_: object) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+async def test_names_that_do_not_resolve() -> None:
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    assert await dial(Target("no.example", 1), 5) == Refusal(
+        Code.RESOLVE, "no.example:1: this name is unknown (Name or service not known)"
+    )
+    assert await dial(Target("slow.example", 1), 0.05) == Refusal(
+        Code.TIMEOUT, "ETIMEDOUT slow.example:1: no answer within 0.05 s"
+    )
+
+
+@asynccontextmanager
+async def dialling(policy: Policy = LOCAL) -> AsyncIterator[tuple[Session, Log]]:
+    """Serve the dial side; yields the listen side's session and the dial side's log."""
+    async with sessions() as (listen, dialler), trio.open_nursery() as nursery:
+        its_carrier, log = carrier(dialler)
+        nursery.start_soon(lambda: serve_streams(its_carrier, policy, connect_timeout=5))
+        yield listen, log
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_reaches_its_target() -> None:
+    async def echo(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            await stream.send_all(data)
+
+    async with dialling() as (session, log), trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, echo, [listener])
+        stream = await session.open_stream(f"localhost:{port}", "somebody:1")
+        assert (await stream.wait_accepted()).startswith("127.0.0.1:")
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
+        await stream.send_eof()
+        assert await stream.receive_some() == b""
+        await stream.aclose()
+        assert await log.wait(Opened) == Opened("somebody:1", f"localhost:{port}")
+        assert await log.wait(Ended) == Ended("somebody:1", f"localhost:{port}", 5, 5, clean=True)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        ("node17:80", Code.PROHIBITED, "add node17:80 to the TARGETs"),
+        ("nonsense", Code.PROHIBITED, "'nonsense' is not a target"),
+        ("", Code.PROHIBITED, "is not a target"),
+        ("evil\x1b[2J:1", Code.PROHIBITED, "is not a target"),
+    ],
+)
+async def test_refused_streams(target: str, code: Code, words: str) -> None:
+    async with dialling() as (session, log):
+        with pytest.raises(StreamRefused) as caught:
+            await session.open_stream(target, "some\x07body")
+        assert caught.value.code is code
+        assert words in caught.value.reason
+        refused = await log.wait(Refused)
+        assert refused.code is code
+        assert f"{refused}".isprintable()
+
+
+async def test_many_streams_at_once_are_all_answered() -> None:
+    port = closed_port()
+    refused = []
+
+    async def one(session: Session) -> None:
+        try:
+            await session.open_stream(f"localhost:{port}")
+        except StreamRefused as error:
+            refused.append(error.code)
+
+    async with dialling() as (session, _), trio.open_nursery() as nursery:
+        for _ in range(600):
+            nursery.start_soon(one, session)
+    assert refused == [Code.REFUSED] * 600
