@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ import attrs
 import trio
 
 import muxfs
+from muxfs.storage.base import Buffer
 from muxfs.testing import MemoryFilesystem, MemoryStorage
 
 CAPACITY = 1 << 20
@@ -81,29 +82,39 @@ class Life:
         self.mailboxes = storage(fs, role)
         self.session: muxfs.Session
         self._scope = trio.CancelScope()
+        self._write = self.mailboxes.writer.write
+        self._released = trio.Event()
+        self._ended = trio.Event()
 
     async def live(self, settings: dict[str, Any], *, task_status: trio.TaskStatus[Life]) -> None:
         with self._scope:
             async with open_side(self.fs, self.role, self.mailboxes, **settings) as self.session:
                 task_status.started(self)
                 await trio.sleep_forever()
+        self._ended.set()
 
     def cut(self) -> None:
-        """Let all later writes hang."""
+        """Let all later writes hang, until `mend`."""
 
-        async def hang(*_: object) -> None:
-            await trio.sleep_forever()
+        async def hang(offset: int, buffers: Sequence[Buffer]) -> None:
+            await self._released.wait()
+            await self._write(offset, buffers)
 
         self.mailboxes.writer.write = hang  # type: ignore[method-assign]
+
+    def mend(self) -> None:
+        self.mailboxes.writer.write = self._write  # type: ignore[method-assign]
+        self._released.set()
 
     def kill(self) -> None:
         """End it so that it cannot say a word."""
         self.cut()
         self._scope.cancel()
 
-    def leave(self) -> None:
+    async def leave(self) -> None:
         """End it in good order."""
         self._scope.cancel()
+        await self._ended.wait()
 
 
 async def start_life(
