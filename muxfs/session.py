@@ -65,6 +65,9 @@ CHANGES_KEPT: Final = 256
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
 
+WRITES_IN_A_ROW: Final = 4
+"""Writes into memory until other tasks get their turn."""
+
 _NO_MARKER: Final = Marker(0, b"")
 
 DUPLICATE_LOOK: Final = 0.25
@@ -171,6 +174,7 @@ class Session:
         self._writer_bell = _Doorbell()
         self._reader_bell = _Doorbell()
         self._keeper_bell = _Doorbell()
+        self._write_deadline = 0.0
         self._notified = False
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
@@ -336,19 +340,27 @@ class Session:
 
     async def _write_loop(self) -> None:
         engine, writer = self.engine, self.storage.writer
+        in_a_row = 0
         while not engine.finished:
             now = trio.current_time()
             engine.handle_timeout(now)
             write = engine.next_write(now)
             self._dispatch()
             if write is None:
-                with trio.move_on_at(engine.next_timeout()):
+                in_a_row = 0
+                self._write_deadline = engine.next_timeout()
+                with trio.move_on_at(self._write_deadline):
                     await self._writer_bell.wait()
                 continue
             if engine.active_at == now:
                 self._wake_reader()
+            in_a_row += 1
             try:
-                await writer.write(write.offset, write.buffers)
+                # a task switch costs as much as the copy: not one for each write
+                if in_a_row % WRITES_IN_A_ROW == 0:
+                    await trio.lowlevel.checkpoint()
+                if not writer.write_now(write.offset, write.buffers):
+                    await writer.write(write.offset, write.buffers)
             except OSError as error:
                 engine.write_failed(trio.current_time())
                 self._note_trouble("writing", error)
@@ -372,8 +384,9 @@ class Session:
             self._note_recovery("reading")
             backoff = READ_BACKOFF[0]
             if more:
-                continue
-            await self._pause()
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._pause()
 
     async def _pause(self) -> None:
         """Wait until it is time to look again: woken by the kernel, or as the policy says."""
@@ -389,27 +402,38 @@ class Session:
         elif pause.seconds:
             with trio.move_on_after(pause.seconds):
                 await self._reader_bell.wait()
+        else:
+            await trio.lowlevel.checkpoint()
 
     async def _poll(self) -> bool:
-        """Read once what is due; whether there is more to read at once."""
-        engine, reader = self.engine, self.storage.reader
+        """Read once what is due; whether something new was there."""
+        engine = self.engine
         plan = engine.next_read(trio.current_time())
         progress = False
-        if plan.ring is not None:
-            data = await reader.read(*plan.ring)
-            progress = engine.receive_ring(data, trio.current_time())
+        ring = plan.ring
+        while ring is not None:
+            data = await self._read(*ring)
+            progress = engine.receive_ring(data, trio.current_time()) or progress
+            # the probe showed a batch that is longer: the rest of it at once
+            ring = engine.next_read(trio.current_time()).ring if engine.read_again else None
         # the kernel told of a change that is not in the ring: then it is in the head
         if plan.head or (self._notified and not progress):
-            head = await reader.read(0, wire.HEAD_LENGTH)
+            head = await self._read(0, wire.HEAD_LENGTH)
             engine.receive_head(head, trio.current_time())
-            progress = progress or engine.next_read(trio.current_time()).ring != plan.ring
+            progress = progress or (plan.ring is None and engine.marker is not None)
         self._notified = False
         self._after_reading()
-        return progress or engine.read_again
+        return progress
+
+    async def _read(self, offset: int, length: int) -> bytes:
+        data = self.storage.reader.read_now(offset, length)
+        return await self.storage.reader.read(offset, length) if data is None else data
 
     def _after_reading(self) -> None:
         self._dispatch()
-        self.kick_writer()
+        engine = self.engine
+        if engine.wants_write(trio.current_time()) or engine.next_timeout() < self._write_deadline:
+            self.kick_writer()
         self._progress_lot.unpark_all()
 
     def _wake_reader(self) -> None:

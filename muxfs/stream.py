@@ -138,6 +138,20 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 raise
             self._check_sendable()
 
+    def send_now(self, data: bytes) -> bool:
+        """Queue `data` if there is room, without a checkpoint; whether it was queued.
+
+        For callers that have several pieces at hand and yield by themselves. Raises as
+        `send_all` does.
+        """
+        with self._sending.entered():
+            self._check_sendable()
+            if self._core.send.room <= 0:
+                return False
+            self._session.engine.send(self._core, data)
+            self._session.kick_writer()
+            return True
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` would probably not have to wait; raises what it raises."""
         with self._sending.entered():

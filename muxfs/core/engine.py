@@ -325,6 +325,15 @@ class Engine:
             return self._write_batch(self._outbound, now)
         return None
 
+    def wants_write(self, now: float) -> bool:
+        """Whether `next_write` would probably give something now."""
+        if self._status_wanted or self._birth_wanted or self._ending is not None:
+            return True
+        out, streams = self._outbound, self._streams
+        if out is None or streams is None:
+            return False
+        return now >= self._ack_at or streams.has_control or self._may_send_data(out)
+
     def write_done(self) -> None:
         """Note that the last write can be seen by the peer."""
         self._failing_since = None

@@ -83,8 +83,21 @@ class Link:
     """Who used our generation, or a later one: what the last clash was with."""
     established: bool = False
     silence: float = 0.0
+    heartbeat: float = attrs.field(init=False)
+    """The longer of the two heartbeats, in seconds."""
+    peer_timeout: float = attrs.field(init=False)
+    """Seconds of silence after which the peer is dead: the smaller one of the two."""
     _was_established: bool = False
     _read_at: float | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._agree_on_times()
+
+    def _agree_on_times(self) -> None:
+        births = [birth for birth in (self.own, self.peer) if birth is not None]
+        self.heartbeat = max(birth.heartbeat for birth in births) / 1000
+        timeouts = [birth.peer_timeout / 1000 for birth in births if birth.peer_timeout]
+        self.peer_timeout = min(timeouts, default=float("inf"))
 
     @property
     def role(self) -> Role:
@@ -98,18 +111,6 @@ class Link:
             raise RuntimeError("no epoch without a peer")
         mine, its = self.own.incarnation, self.peer.incarnation
         return wire.epoch_of(*((mine, its) if self.role is Role.DIAL else (its, mine)))
-
-    @property
-    def heartbeat(self) -> float:
-        """The longer of the two heartbeats, in seconds."""
-        beats = [self.own.heartbeat, self.peer.heartbeat if self.peer else 0]
-        return max(beats) / 1000
-
-    @property
-    def peer_timeout(self) -> float:
-        """Seconds of silence after which the peer is dead."""
-        timeouts = [self.own.peer_timeout, self.peer.peer_timeout if self.peer else 0]
-        return min((t / 1000 for t in timeouts if t), default=float("inf"))
 
     @property
     def silent(self) -> bool:
@@ -164,6 +165,7 @@ class Link:
 
     def _adopt(self, birth: Birth) -> None:
         self.peer = birth
+        self._agree_on_times()
         self.status = None
         self._was_established = False
         self.lost()

@@ -17,7 +17,7 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.credit import ReceiveWindow, WindowBudget
 from muxfs.core.schedule import Scheduler
-from muxfs.core.stream import Ending, ReceiveHalf, SendHalf, SendState, Stream
+from muxfs.core.stream import Ending, ReceiveHalf, SendBudget, SendHalf, SendState, Stream
 from muxfs.core.wire import FRAME_HEADER, Buffer, Code, Frame, FrameType, ProtocolViolation, Role
 
 MAX_CONTROL_QUEUE: Final = 16384
@@ -85,6 +85,7 @@ class Multiplexer:
     _pings: deque[bytes] = attrs.field(factory=deque)
     _scheduler: Scheduler = attrs.field(factory=Scheduler)
     _budget: WindowBudget = attrs.field(factory=WindowBudget)
+    _send_budget: SendBudget = attrs.field(factory=SendBudget)
 
     def __attrs_post_init__(self) -> None:
         self._next_id = _OPENS_DIAL if self.role is Role.DIAL else _OPENS_LISTEN
@@ -402,7 +403,7 @@ class Multiplexer:
     def _new_stream(self, stream_id: int, opened_here: bool) -> Stream:
         stream = Stream(
             stream_id,
-            SendHalf(self.peer_initial_credit),
+            SendHalf(self.peer_initial_credit, self._send_budget),
             ReceiveHalf(ReceiveWindow(self._budget, self.initial_credit)),
             opened_here,
             self.epoch,

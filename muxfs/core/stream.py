@@ -21,8 +21,13 @@ import attrs
 from muxfs.core.credit import ReceiveWindow
 from muxfs.core.wire import MAX_SEQUENCE, Buffer, Code, ProtocolViolation
 
-SEND_BUFFER: Final = 256 << 10
-"""Bytes queued in one sending half before the application has to wait."""
+SEND_BUFFER: Final = 1 << 20
+"""Bytes queued in one sending half before the application has to wait: one full batch."""
+
+SEND_BUFFER_SCARCE: Final = 64 << 10
+"""The same once all sending halves together hold `SEND_BUDGET`."""
+
+SEND_BUDGET: Final = 64 << 20
 
 LARGEST_PIECE: Final = 1 << 20
 """Bytes that may be queued at once while there is any room."""
@@ -57,11 +62,19 @@ class Ending:
     reason: str = ""
 
 
+@attrs.define
+class SendBudget:
+    """Bytes that all sending halves of a session hold."""
+
+    queued: int = 0
+
+
 @attrs.define(eq=False)
 class SendHalf:
     """What the application gave and the ring has not taken yet."""
 
     limit: int
+    budget: SendBudget = attrs.field(factory=SendBudget)
     state: SendState = SendState.OPEN
     offset: int = 0
     queued: int = 0
@@ -71,12 +84,14 @@ class SendHalf:
     @property
     def room(self) -> int:
         """Bytes that the application may still queue."""
-        return SEND_BUFFER - self.queued
+        scarce = self.budget.queued >= SEND_BUDGET
+        return (SEND_BUFFER_SCARCE if scarce else SEND_BUFFER) - self.queued
 
     def push(self, data: Buffer) -> None:
         """Queue bytes; they must not change any more."""
         self._queue.append(data)
         self.queued += len(data)
+        self.budget.queued += len(data)
 
     def finish(self) -> None:
         """End cleanly after what is queued."""
@@ -132,6 +147,7 @@ class SendHalf:
             pieces.append(piece)
             left -= len(piece)
         self.queued -= want
+        self.budget.queued -= want
         self.offset += want
         if len(pieces) > 1 and want < _JOIN_BELOW * len(pieces):
             pieces = [b"".join(pieces)]
@@ -143,8 +159,9 @@ class SendHalf:
 
     def _drop_beyond(self, keep: int) -> None:
         offset = self.offset
-        pieces, self.queued = self.emit(keep)
-        self._queue = deque(pieces)
+        pieces, kept = self.emit(keep)
+        self.budget.queued -= self.queued - kept
+        self._queue, self.queued = deque(pieces), kept
         self.offset = offset
 
 

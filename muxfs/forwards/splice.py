@@ -25,6 +25,9 @@ LARGEST_PIECE = 1 << 20
 class Stream(Protocol):
     """What is asked of a stream; `muxfs.MuxStream` has it."""
 
+    def send_now(self, data: bytes) -> bool:
+        """Send without waiting, if there is room; whether it was sent. Raises as `send_all`."""
+
     async def send_all(self, data: Buffer) -> None:
         """Send; raises trio.BrokenResourceError once the far side reads no more."""
 
@@ -89,10 +92,14 @@ async def splice(connection: Connection, stream: Stream, transfer: Transfer) -> 
 async def _up(
     connection: Connection, stream: Stream, transfer: Transfer, both: trio.CancelScope
 ) -> None:
-    size = SMALLEST_READ
+    size, in_a_row = SMALLEST_READ, 0
     try:
         while data := await connection.receive(size):
-            await stream.send_all(data)
+            # as long as the socket has more, no other task runs: one large write, not many
+            if in_a_row >= LARGEST_READ or not stream.send_now(data):
+                await stream.send_all(data)
+                in_a_row = 0
+            in_a_row += len(data)
             transfer.sent += len(data)
             size = _next_size(size, len(data))
         await stream.send_eof()

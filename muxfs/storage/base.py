@@ -85,6 +85,13 @@ class MailboxWriter(abc.ABC):
         error is told once and the pages are gone).
         """
 
+    def write_now(self, offset: int, buffers: Sequence[Buffer]) -> bool:  # noqa: ARG002
+        """Do what `write` does if that is a mere copy into memory, which cannot block.
+
+        Returns whether it was done; if not, `write` must be used. Raises as that does.
+        """
+        return False
+
     @abc.abstractmethod
     async def read_back(self, offset: int, length: int) -> bytes:
         """Read from the own file past the local cache; short at the end of the file."""
@@ -126,6 +133,13 @@ class MailboxReader(abc.ABC):
         b"" where the file is missing, empty or stale (ESTALE): it is then looked
         up afresh by the next call. Other errors are raised as OSError.
         """
+
+    def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002
+        """Return what `read` would if that is a mere copy out of memory, which cannot block.
+
+        None where `read` must be used, also for all errors.
+        """
+        return None
 
     @abc.abstractmethod
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:

@@ -37,9 +37,17 @@ class FileNotifier:
         except OSError:
             os.close(self._fd)
             raise
+        self._fresh = True
 
     async def wait(self) -> None:
-        """Wait until the file has changed since the last call returned."""
+        """Wait until the file has changed since the last call returned.
+
+        The first call returns at once: nobody knows what came before the watch began.
+        """
+        if self._fresh:
+            self._fresh = False
+            await trio.lowlevel.checkpoint()
+            return
         await trio.lowlevel.wait_readable(self._fd)
         os.read(self._fd, _EVENTS)
 

@@ -105,17 +105,14 @@ class PosixWriter(MailboxWriter):
         return await self._ground.hop(job)
 
     async def write(self, offset: int, buffers: Sequence[Buffer]) -> None:  # noqa: D102
-        access = self._ground.access
-        if access is not None and access.write.inline and _length(buffers) <= INLINE_LIMIT:
-            # Cancelled before or not at all: a write that was done is always reported so.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            if self._writing.acquire(blocking=False):
-                try:
-                    self._write(offset, buffers)
-                finally:
-                    self._writing.release()
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                return
+        # Cancelled before or not at all: a write that was done is always reported so.
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            done = self.write_now(offset, buffers)
+        finally:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        if done:
+            return
 
         def job(abandoned: threading.Event) -> None:
             with self._writing:
@@ -123,6 +120,18 @@ class PosixWriter(MailboxWriter):
                     self._write(offset, buffers)
 
         await self._ground.hop(job)
+
+    def write_now(self, offset: int, buffers: Sequence[Buffer]) -> bool:  # noqa: D102
+        access = self._ground.access
+        if access is None or not access.write.inline or _length(buffers) > INLINE_LIMIT:
+            return False
+        if not self._writing.acquire(blocking=False):
+            return False
+        try:
+            self._write(offset, buffers)
+        finally:
+            self._writing.release()
+        return True
 
     async def read_back(self, offset: int, length: int) -> bytes:  # noqa: D102
         def job(abandoned: threading.Event) -> bytes:
@@ -232,17 +241,33 @@ class PosixReader(MailboxReader):
         return access is not None and self._handle is not None and access.read.immediate
 
     async def read(self, offset: int, length: int) -> bytes:  # noqa: D102
-        if self.immediate and length <= INLINE_LIMIT:
+        if self.immediate:
             await trio.lowlevel.checkpoint()  # first, so that what is returned is the latest
-            data = self._read_now(offset, length)
+            data = self.read_now(offset, length)
             if data is not None:
                 return data
         return await self._ground.hop(lambda _abandoned: self._read(offset, length))
 
+    def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: D102
+        handle, access = self._handle, self._ground.access
+        if handle is None or access is None or length > INLINE_LIMIT:
+            return None
+        try:
+            with handle as descriptor:
+                data = access.read.read_now(descriptor, offset, length)
+        except OSError:
+            return None
+        if data is not None:
+            self._ground.operations.reads += 1
+        return data
+
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:  # noqa: D102
         if self.notifies and self._notifier is not None:
             with trio.move_on_after(timeout) as waiting:
-                await self._notifier.wait()
+                try:
+                    await self._notifier.wait()
+                except trio.ClosedResourceError:
+                    return False
             return not waiting.cancelled_caught
 
         def job(abandoned: threading.Event) -> bool:
@@ -264,20 +289,6 @@ class PosixReader(MailboxReader):
         notifier, self._notifier = self._notifier, None
         if notifier is not None:
             notifier.close()
-
-    def _read_now(self, offset: int, length: int) -> bytes | None:
-        """Read without blocking; None where a thread has to look, also at errors."""
-        handle, access = self._handle, self._ground.access
-        if handle is None or access is None:
-            return None
-        try:
-            with handle as descriptor:
-                data = access.read.read_now(descriptor, offset, length)
-        except OSError:
-            return None
-        if data is not None:
-            self._ground.operations.reads += 1
-        return data
 
     def _read(self, offset: int, length: int) -> bytes:
         handle = self._handle or self._look_up()
