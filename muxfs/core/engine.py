@@ -502,7 +502,7 @@ class Engine:
         before = ring.position
         try:
             for batch in ring.receive(data):
-                self._receive_batch(batch, now)
+                self._receive_batch(batch, len(data), now)
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
         if ring.position == before:
@@ -515,7 +515,7 @@ class Engine:
         self._judge_silence(now)
         return True
 
-    def _receive_batch(self, batch: Batch, now: float) -> None:
+    def _receive_batch(self, batch: Batch, whole: int, now: float) -> None:
         header = batch.header
         assert self._outbound is not None  # noqa: S101
         assert self._streams is not None  # noqa: S101
@@ -525,7 +525,6 @@ class Engine:
         self._look_at_head = header.notice
         if header.frame_count:
             self._ack_owed = True
-        whole = BATCH_HEADER + len(batch.body)
         for frame in wire.decode_frames(batch.body, header.frame_count):
             self._streams.receive(frame, whole)
         for payload in self._changes.pongs:

@@ -283,7 +283,7 @@ class Multiplexer:
     # What comes in
 
     def receive(self, frame: Frame, whole: int) -> None:
-        """Take one frame of a valid batch of `whole` bytes. Raises ProtocolViolation."""
+        """Take one frame out of a read of `whole` bytes. Raises ProtocolViolation."""
         kind = frame.type
         self.traffic += kind not in _PINGS
         if kind == FrameType.DATA:

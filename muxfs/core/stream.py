@@ -32,6 +32,9 @@ SEND_BUDGET: Final = 64 << 20
 LARGEST_PIECE: Final = 1 << 20
 """Bytes that may be queued at once while there is any room."""
 
+_JOIN_UP_TO: Final = 16 << 10
+"""Received bytes that are gathered in one piece, where they come in small frames."""
+
 _JOIN_BELOW: Final = 4096
 """Pieces that are smaller on average are joined: a vector entry costs more than the copy."""
 
@@ -181,7 +184,7 @@ class ReceiveHalf:
     _queue: deque[Buffer] = attrs.field(factory=deque)
 
     def receive(self, sequence: int, payload: memoryview, fin: bool, whole: int) -> None:
-        """Take a DATA frame's payload out of a batch of `whole` bytes.
+        """Take a DATA frame's payload out of a read of `whole` bytes.
 
         Raises ProtocolViolation for a gap, data beyond credit, or data after the end.
         """
@@ -197,9 +200,21 @@ class ReceiveHalf:
         if fin:
             self.state = ReceiveState.FINISHED
         if length:
-            # a small view would pin its whole batch in memory, beyond the credit window
-            self._queue.append(payload if 2 * length >= whole else bytes(payload))
+            self._keep(payload, whole)
             self.buffered += length
+
+    def _keep(self, payload: memoryview, whole: int) -> None:
+        """Queue a payload so that it takes no more memory than twice its length, about."""
+        if 2 * len(payload) >= whole:
+            self._queue.append(payload)
+            return
+        # a small view would pin all that was read with it, and a small object costs
+        # more than its bytes: both would go beyond what the credit window promises
+        last = self._queue[-1] if self._queue else None
+        if isinstance(last, bytearray) and len(last) + len(payload) <= _JOIN_UP_TO:
+            last += payload
+        else:
+            self._queue.append(bytearray(payload))
 
     def reset(self, ending: Ending) -> None:
         """End without FIN, as the peer said: what is here is still delivered, then the error."""

@@ -25,7 +25,7 @@ from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State, Write
 from muxfs.core.events import Established, Failed
 from muxfs.core.multiplexer import MAX_CONTROL_QUEUE
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
-from muxfs.core.wire import HEAD_LENGTH, RING_OFFSET, Code, Incarnation, Role
+from muxfs.core.wire import HEAD_LENGTH, PAGE, RING_OFFSET, Code, Incarnation, Role
 from muxfs.storage.memory_file import MemoryFile, random_tear, random_versions
 
 VERSIONS: Final = 6
@@ -241,7 +241,7 @@ class Process:
             self.own.truncate(max(self.own.size, self.world.size(self.role)))
             self.engine.restore()
         else:
-            self.engine.receive_own(self.own.read(0, wire.PAGE), self.world.now)
+            self.engine.receive_own(self.own.read(0, PAGE), self.world.now)
         self.look()
         self.peer = self.world.files[self.role.peer]
 
@@ -284,6 +284,17 @@ class Process:
         end.sent += length
         return length
 
+    def flood(self) -> None:
+        """Send until nothing more goes: the ring is full, or all credit is used up."""
+        while any([self.send(end, SEND_BUFFER) for end in list(self.ends.values())]):
+            self.write_all()
+
+    def drip(self, end: End, pieces: int) -> None:
+        """Send many tiny pieces, each in a batch of its own."""
+        for number in range(pieces):
+            self.send(end, 1 + number % 20)
+            self.write_all()
+
     def take(self, end: End, most: int) -> int:
         """Take up to `most` bytes and check them, then look whether that is the end."""
         if self.over or end.stopped:
@@ -318,7 +329,9 @@ class Process:
 
     def abort(self, end: End) -> None:
         """Give the stream up."""
-        if not (self.over or end.aborted):
+        if not end.stream.opened_here and not end.answered:
+            self.refuse(end)
+        elif not (self.over or end.aborted):
             end.aborted = end.stopped = True
             self.engine.abort(end.stream, Ending(Code.CANCELLED, "given up"))
             self.engine.release(end.stream)
@@ -346,6 +359,7 @@ class Process:
             elif isinstance(event, Established):
                 epoch = self.engine.link.epoch
                 check(epoch not in self.epochs, self, "entered an epoch twice")
+                self.world.established += 1
                 self.epochs.add(epoch)
         changes = self.engine.take_changes()
         for stream in changes.incoming:
@@ -375,7 +389,7 @@ class Process:
             receive = stream.receive
             window = receive.window.limit - receive.window.consumed
             check(receive.buffered <= window, self, "more buffered than was allowed")
-            check(_held(stream) <= 4 * window + 65536, self, "more memory than was allowed")
+            check(_held(stream) <= 4 * window + PAGE, self, "more memory than was allowed")
 
 
 def _held(stream: Stream) -> int:
@@ -474,7 +488,7 @@ class World:
             self._last_ack[process.role, epoch] = (position, ack)
 
     def _log_head(self, process: Process, offset: int, data: bytes) -> None:
-        check(len(data) <= wire.PAGE, process, "writes a head block longer than its page")
+        check(len(data) <= PAGE, process, "writes a head block longer than its page")
         status = wire.decode_status(data)
         if status is not None:
             last = process.beats.get(status.incarnation, 0)
@@ -700,7 +714,7 @@ def configs_of(rng: random.Random) -> dict[Role, EngineConfig]:
     heartbeat, peer_timeout = rng.choice(((5000, 60000), (1000, 10000), (500, 3000)))
     return {
         role: EngineConfig(
-            capacity=wire.MIN_CAPACITY + wire.PAGE * rng.choice((0, 0, 1, 64)),
+            capacity=wire.MIN_CAPACITY + PAGE * rng.choice((0, 0, 1, 64)),
             max_batch=rng.choice((wire.MIN_MAX_BATCH, wire.DEFAULT_MAX_BATCH)),
             max_streams=rng.choice((2, 8, 4096)),
             initial_credit=rng.choice((1, 1000, 65536, 1 << 20)),
@@ -795,6 +809,10 @@ def _step_application(process: Process, rng: random.Random) -> None:
     kind = rng.random()
     if end is None or kind < 0.15:
         process.open()
+    elif kind < 0.18:
+        process.flood()
+    elif kind < 0.20:
+        process.drip(end, rng.choice((3, 30, 300)))
     elif kind < 0.55:
         process.send(end, rng.choice(SIZES))
     elif kind < 0.75:
