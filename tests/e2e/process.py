@@ -18,7 +18,8 @@ from typing import Any
 import attrs
 import trio
 
-EVENT_TIMEOUT = 30.0
+EVENT_TIMEOUT = 60.0
+"""Seconds; virtual machines of CI were seen to stand still for 26 of them."""
 CLEAN_EXITS = (0, 128 + signal.SIGTERM)
 
 Event = dict[str, Any]

@@ -12,9 +12,10 @@ from .net import (
     MIB,
     Outcome,
     Reader,
-    assert_reset,
     check_echo,
+    check_refused,
     connect,
+    discard,
     echo,
     flood,
     outcome,
@@ -37,20 +38,19 @@ async def test_refused_dial(tunnel: Tunnel) -> None:
     """The client is reset, and the log says what refused it."""
     target = closed_port()
     listen, _ = await tunnel.connect(target)
-    async with await connect(await listen.port()) as stream:
-        assert await outcome(stream) == "reset"
+    await check_refused(await listen.port(), discard)
     said = json.dumps(await listen.event("refused"))
     assert "ECONNREFUSED" in said
     assert f"localhost:{target}" in said
 
 
 async def test_refused_dial_after_the_client_has_sent(tunnel: Tunnel) -> None:
+    async def send_in_vain(stream: trio.SocketStream) -> None:
+        await send_pattern(stream, "in vain", None)
+
     listen, _ = await tunnel.connect(closed_port())
     for _ in range(10):
-        async with await connect(await listen.port()) as stream:
-            with pytest.raises(trio.BrokenResourceError) as broken:
-                await send_pattern(stream, "in vain", None)
-            assert_reset(broken.value)
+        await check_refused(await listen.port(), send_in_vain)
 
 
 async def test_target_that_the_dial_side_does_not_allow(
@@ -65,8 +65,7 @@ async def test_target_that_the_dial_side_does_not_allow(
     listen = await tunnel.listen(await serve(nursery, server))
     await tunnel.dial(f"localhost:{closed_port()}")
     await listen.event("established")
-    async with await connect(await listen.port()) as stream:
-        assert await outcome(stream) == "reset"
+    await check_refused(await listen.port(), discard)
     await listen.event("refused")
     assert not reached.is_set()
 

@@ -21,7 +21,7 @@ from .net import (
     receive_exactly,
     serve,
 )
-from .process import CLEAN_EXITS, Side, Tunnel
+from .process import CLEAN_EXITS, EVENT_TIMEOUT, Side, Tunnel
 
 CONNECTIONS = 4
 ENDLESS = 0  # as the first byte of a connection: send until it breaks
@@ -44,7 +44,7 @@ class Ends:
 
     async def all(self, count: int) -> set[Outcome]:
         """Wait until `count` streams have ended."""
-        with trio.fail_after(30):
+        with trio.fail_after(EVENT_TIMEOUT):
             while len(self.outcomes) < count:
                 await self._news.wait()
         return set(self.outcomes)
@@ -86,7 +86,7 @@ class Load:
         """Open the connections and wait until bytes flow in all of them, both ways."""
         for number in range(CONNECTIONS):
             self.nursery.start_soon(self._client, port, number)
-        with trio.fail_after(60):
+        with trio.fail_after(EVENT_TIMEOUT):
             await self._all_warm.wait()
 
 
@@ -174,7 +174,7 @@ async def test_orderly_end_of_an_idle_session(
     async with await connect(await listen.port()) as stream:
         await receive_exactly(stream, 1)
         assert await leaving.terminate() in CLEAN_EXITS
-        with pytest.raises(Reset) as broken, trio.fail_after(30):
+        with pytest.raises(Reset) as broken, trio.fail_after(EVENT_TIMEOUT):
             await stream.receive_some(1)
         assert_reset(broken.value)
         assert await outcomes.receive() == "reset"

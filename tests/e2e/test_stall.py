@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from .net import MIB, connect, echo, receive_exactly, serve
-from .process import Tunnel
+from .process import EVENT_TIMEOUT, Tunnel
 
 OFFERED = 1024 * MIB
 ACCEPTED_AT_MOST = 64 * MIB  # two kernels' socket buffers on each leg, and the window
@@ -54,7 +54,7 @@ async def test_stalled_consumer(tunnel: Tunnel, nursery: trio.Nursery, sender: s
         clients.start_soon(client, stalled)
         taken = None
         while taken is None:
-            with trio.fail_after(10):
+            with trio.fail_after(EVENT_TIMEOUT):
                 await steady.send_all(b"still there?")
                 await receive_exactly(steady, 12)
             await trio.sleep(0.01)
