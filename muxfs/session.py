@@ -104,11 +104,15 @@ class SessionConfig:
 
     def engine_config(self, speculate: bool) -> EngineConfig:
         """Return what the core takes of it."""
+        heartbeat = self.heartbeat
+        if self.peer_timeout:
+            # one beat may be late, and one be lost
+            heartbeat = min(heartbeat, self.peer_timeout / (wire.LEAST_BEATS + 1))
         return EngineConfig(
             capacity=self.capacity,
             max_streams=self.max_streams,
             initial_credit=self.initial_credit,
-            heartbeat=round(self.heartbeat * 1000),
+            heartbeat=max(1, round(1000 * heartbeat)),
             peer_timeout=round(self.peer_timeout * 1000),
             speculate=speculate,
             items=_items(self.label),

@@ -10,14 +10,11 @@ Rule 2: nothing here knows of batches; positions are only carried.
 from __future__ import annotations
 
 import enum
-from typing import Final
 
 import attrs
 
 from muxfs.core import wire
 from muxfs.core.wire import Birth, Incarnation, Role, Status
-
-SILENT_AFTER_BEATS: Final = 3
 
 
 class Meeting(enum.Enum):
@@ -97,7 +94,8 @@ class Link:
         births = [birth for birth in (self.own, self.peer) if birth is not None]
         self.heartbeat = max(birth.heartbeat for birth in births) / 1000
         timeouts = [birth.peer_timeout / 1000 for birth in births if birth.peer_timeout]
-        self.peer_timeout = min(timeouts, default=float("inf"))
+        least = wire.LEAST_BEATS * self.heartbeat
+        self.peer_timeout = max(least, min(timeouts, default=float("inf")))
 
     @property
     def role(self) -> Role:
@@ -115,7 +113,7 @@ class Link:
     @property
     def silent(self) -> bool:
         """Whether an established peer gave no sign for three heartbeats."""
-        return self.established and self.silence >= SILENT_AFTER_BEATS * self.heartbeat
+        return self.established and self.silence >= wire.LEAST_BEATS * self.heartbeat
 
     @property
     def dead(self) -> bool:

@@ -20,9 +20,6 @@ from muxfs.core.schedule import Scheduler
 from muxfs.core.stream import Ending, ReceiveHalf, SendBudget, SendHalf, SendState, Stream
 from muxfs.core.wire import FRAME_HEADER, Buffer, Code, Frame, FrameType, ProtocolViolation, Role
 
-MAX_CONTROL_QUEUE: Final = 16384
-"""Control frames that may wait for ring space; a peer that provokes more is a flood."""
-
 _OPENS_DIAL: Final = 1
 _OPENS_LISTEN: Final = 2
 _LAST_STREAM_ID: Final = (1 << 32) - 1
@@ -298,7 +295,7 @@ class Multiplexer:
             self._receive_ping(frame)
         elif kind < wire.FIRST_IGNORABLE_TYPE:
             raise ProtocolViolation(f"a frame of unknown type {kind:#04x}")
-        if len(self._control) > MAX_CONTROL_QUEUE:
+        if len(self._control) > wire.MAX_CONTROL_QUEUE:
             raise ProtocolViolation("a flood of frames that want answers")
 
     def _known(self, frame: Frame) -> Stream | None:

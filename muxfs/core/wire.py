@@ -27,6 +27,7 @@ MIN_CAPACITY: Final = 256 << 10
 MAX_CAPACITY: Final = 1 << 30
 DEFAULT_CAPACITY: Final = 16 << 20
 ALIGNMENT: Final = 64
+BIRTH_PREFIX: Final = 16
 BIRTH_FIXED: Final = 96
 STATUS_FIXED: Final = 96
 BATCH_HEADER: Final = 48
@@ -44,9 +45,14 @@ MAX_REASON: Final = 256
 MAX_BOUND_ADDRESS: Final = 256
 MAX_PING: Final = 64
 MAX_PENDING_PINGS: Final = 16
+MAX_CONTROL_QUEUE: Final = 16384
+MAX_HEARTBEAT_MS: Final = 3600000
 MAX_SEQUENCE: Final = (1 << 63) - 1
 DEFAULT_HEARTBEAT_MS: Final = 5000
 DEFAULT_PEER_TIMEOUT_MS: Final = 60000
+
+LEAST_BEATS: Final = 3
+"""Heartbeats of silence before a peer is silent, and at least before it is dead."""
 
 BIRTH_MAGIC: Final = b"\x89muxfs\r\n"  # PNG's trick: shows text-mode mangling
 STATUS_MAGIC: Final = b"MXST"
@@ -349,15 +355,19 @@ def decode_birth(page: bytes) -> Birth | None:
     Raises IncompatibleVersion for a valid block of another major version and
     ProtocolViolation for a valid block whose fields are out of their limits.
     """
-    if len(page) < BIRTH_FIXED + CHECKSUM_LENGTH or page[:8] != BIRTH_MAGIC:
+    shortest = BIRTH_PREFIX + CHECKSUM_LENGTH
+    if len(page) < shortest or page[:8] != BIRTH_MAGIC:
         return None
     (length,) = struct.unpack_from("!I", page, 12)
-    if not BIRTH_FIXED + CHECKSUM_LENGTH <= length <= PAGE or not _sealed(page, length):
+    if not shortest <= length <= PAGE or not _sealed(page, length):
         return None
-    fields = _BIRTH.unpack_from(page)
-    major, minor, role, layout = fields[1:5]
+    major, minor = page[8], page[9]
     if major != VERSION_MAJOR:
         raise IncompatibleVersion(major, minor)
+    if length < BIRTH_FIXED + CHECKSUM_LENGTH:
+        raise ProtocolViolation("a birth block that is too short")
+    fields = _BIRTH.unpack_from(page)
+    role, layout = fields[3:5]
     items = _decode_items(page[BIRTH_FIXED : length - CHECKSUM_LENGTH])
     if role > Role.LISTEN or layout != LAYOUT_RING or items is None:
         raise ProtocolViolation("a birth block with an unknown role or layout, or broken items")
@@ -389,6 +399,8 @@ def _check_birth(birth: Birth) -> None:
         and birth.capacity % PAGE == 0
         and MIN_MAX_BATCH <= birth.max_batch <= MAX_MAX_BATCH
         and birth.initial_credit <= MAX_SEQUENCE
+        and 1 <= birth.heartbeat <= MAX_HEARTBEAT_MS
+        and (birth.peer_timeout == 0 or birth.peer_timeout >= LEAST_BEATS * birth.heartbeat)
     )
     if not within_limits:
         raise ProtocolViolation("a birth block with fields out of their limits")
@@ -431,7 +443,7 @@ def decode_status(page: bytes) -> Status | None:
     _, _, flags, code, _, own, echo, beat, write, read, _ = _STATUS.unpack_from(page)
     incarnation = Incarnation.decode(own)
     items = _decode_items(page[STATUS_FIXED : length - CHECKSUM_LENGTH])
-    if incarnation is None or items is None:
+    if incarnation is None or items is None or flags & ~STATUS_CLOSED:
         return None
     return Status(
         incarnation=incarnation,

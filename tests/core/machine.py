@@ -23,7 +23,7 @@ import attrs
 from muxfs.core import link, wire
 from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State, Write
 from muxfs.core.events import Established, Failed
-from muxfs.core.multiplexer import MAX_CONTROL_QUEUE
+from muxfs.core.wire import MAX_CONTROL_QUEUE
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import HEAD_LENGTH, PAGE, RING_OFFSET, Code, Incarnation, Role
 from muxfs.storage.memory_file import MemoryFile, random_tear, random_versions
@@ -265,14 +265,11 @@ class Process:
 
     def _incoming(self, stream: Stream) -> None:
         peer = self.engine.link.peer
-        check(peer is not None, "a stream of nobody")
-        if peer is not None:
-            key = (peer.incarnation, self.engine.link.own.incarnation, stream.stream_id)
-            opener = self.world.ends.get((key, self.role.peer))
-            check(opener is not None, self, "got a stream", stream.stream_id, "that nobody opened")
-            if opener is not None:
-                check(opener.stream.target == stream.target, "a stream with another's target")
-            self._adopt(stream, key)
+        if peer is None:
+            raise Broken(f"{self} got a stream of nobody")
+        key = (peer.incarnation, self.engine.link.own.incarnation, stream.stream_id)
+        self.world.judge_open(self, key, stream)
+        self._adopt(stream, key)
 
     def send(self, end: End, length: int) -> int:
         """Send up to `length` bytes, as far as there is room; return how many it were."""
@@ -381,6 +378,7 @@ class Process:
         streams = self.engine._streams
         if streams is None:
             return
+        check(len(streams._pings) <= wire.MAX_PENDING_PINGS, self, "owes too many PONGs")
         check(len(streams._control) <= MAX_CONTROL_QUEUE, self, "a flood of control frames")
         live = sum(not stream.opened_here for stream in streams.streams.values())
         most = self.engine.config.max_streams + wire.MAX_PENDING_OPENS
@@ -535,6 +533,13 @@ class World:
         self.processes.remove(process)
 
     # Judging
+
+    def judge_open(self, process: Process, key: Key, stream: Stream) -> None:
+        """Check that somebody opened the stream."""
+        opener = self.ends.get((key, process.role.peer))
+        if opener is None:
+            raise Broken(f"{process} got a stream {stream.stream_id} that nobody opened")
+        check(opener.stream.target == stream.target, process, "got a stream with another's target")
 
     def judge(self, end: End, piece: bytes) -> None:
         """Check received bytes against what was sent on that very stream."""

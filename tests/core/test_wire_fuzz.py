@@ -55,8 +55,8 @@ births = st.builds(
     initial_credit=SEQUENCES,
     features_offered=U64,
     features_required=U64,
-    heartbeat=U32.map(lambda n: max(n, 1)),
-    peer_timeout=U32,
+    heartbeat=st.integers(1, wire.MAX_HEARTBEAT_MS),
+    peer_timeout=st.just(0) | st.integers(wire.LEAST_BEATS * wire.MAX_HEARTBEAT_MS, 2**32 - 1),
     version_minor=st.integers(0, 255),
     items=items,
 )

@@ -168,8 +168,9 @@ def births_at_limits() -> Iterator[Vector]:
         ("initial_credit", (0, 1, MAX_SEQUENCE), (MAX_SEQUENCE + 1, 2**64 - 1)),
         ("offered", (1, 15, 2**64 - 1), ()),
         ("required", (1, 2**64 - 1), ()),
-        ("heartbeat", (1, FOUR_GIB), ()),
-        ("peer_timeout", (0, 1, FOUR_GIB), ()),
+        # the timeout of these is 60000, their heartbeat 5000: at least three beats
+        ("heartbeat", (1, 20000), (0, 20001, FOUR_GIB)),
+        ("peer_timeout", (0, 15000, FOUR_GIB), (1, 14999)),
     ):
         name = field.replace("_", "-")
         for value in good:
@@ -253,7 +254,20 @@ def births_not_there() -> Iterator[Vector]:
         "birth-length-under",
         "a block shorter than its fields",
         under + e.checksum(under) + bytes(100),
-        NOT_YET,
+        PROTOCOL,
+    )
+    yield birth(
+        "birth-heartbeat-longest",
+        "the longest heartbeat, and never a timeout",
+        heartbeat=3600000,
+        peer_timeout=0,
+    )
+    yield birth(
+        "birth-heartbeat-too-long",
+        "beyond the longest heartbeat",
+        PROTOCOL,
+        heartbeat=3600001,
+        peer_timeout=0,
     )
     yield vector("birth-zeros", "never written", bytes(4096), NOT_YET)
     yield vector("birth-ones", "erased", b"\xff" * 4096, NOT_YET)
