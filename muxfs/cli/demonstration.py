@@ -30,6 +30,7 @@ from muxfs.storage.filesystem import find_filesystem
 MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108  (a private directory is made in it)
 ROOM: Final = 64 << 20
 START_TIMEOUT: Final = 30.0
+STOP_TIMEOUT: Final = 15.0
 TRANSFER_TIMEOUT: Final = 60.0
 ECHOES: Final = 1000
 BLOCK: Final = 1 << 20
@@ -167,6 +168,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.wfile.write(PAGE)
 
+    def handle_one_request(self) -> None:
+        """Handle a request; that its client went away is the client's affair."""
+        with contextlib.suppress(OSError):
+            super().handle_one_request()
+            return
+        self.close_connection = True
+
     def log_message(self, *_: object) -> None:
         """Be silent."""
 
@@ -245,9 +253,11 @@ class _Ends:
             process.terminate()
         for process in self._processes:
             try:
-                process.wait(timeout=10)
+                process.wait(timeout=STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def start(self, role: str, *arguments: str) -> None:
         """Start one end."""

@@ -1,0 +1,91 @@
+"""What is told while nobody comes, in simulated time."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from muxfs import PeerInfo, open_session
+from muxfs.cli.ends import HINT_AFTER, remind
+from muxfs.cli.journal import no_sign
+from muxfs.cli.output import ProgressLine
+from muxfs.testing import MemoryFilesystem
+
+
+async def test_after_a_minute_without_a_sign(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem()
+    told: list[tuple[float, str]] = []
+
+    def tell(words: str) -> None:
+        told.append((round(trio.current_time() - start), words))
+
+    async with (
+        open_session("", role="listen", storage=fs.storage("l", "d")) as session,
+        trio.open_nursery() as nursery,
+    ):
+        start = trio.current_time()
+        nursery.start_soon(remind, session, tell, "/shared/job on nfs4 (nas:/home)", HINT_AFTER)
+        await trio.sleep(300)
+        assert [when for when, _ in told] == [60]
+        assert "/shared/job on nfs4 (nas:/home)" in told[0][1]
+        assert "same directory, filesystem and server?" in told[0][1]
+        async with open_session("", role="dial", storage=fs.storage("d", "l")):
+            await session.wait_established()
+            await trio.sleep(200)
+        await trio.sleep(50)
+        assert len(told) == 1
+        await trio.sleep(20)
+        assert len(told) == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_nothing_is_told_when_the_other_side_is_there(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem()
+    told: list[str] = []
+    async with (
+        open_session("", role="listen", storage=fs.storage("l", "d")) as session,
+        open_session("", role="dial", storage=fs.storage("d", "l")),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(remind, session, told.append, "here", HINT_AFTER)
+        await trio.sleep(300)
+        assert told == []
+        nursery.cancel_scope.cancel()
+
+
+def test_words_for_a_peer_that_does_not_answer() -> None:
+    peer = PeerInfo("node17", 12, "ann", "then", "muxfs", "", 3)
+    words = no_sign("/shared/job", peer, 60)
+    assert words.startswith("no answer for 1 min. There is a file of node17, pid 12, user ann in")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_progress(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ProgressLine, "QUIET_TIME", 0.0)
+    monkeypatch.setattr(ProgressLine, "INTERVAL", 0.0)
+    line = ProgressLine(stream)
+    for done in (1 << 20, 2 << 20):
+        line(done, 16 << 20)
+    line.end()
+    text = "  preparing the mailbox file: {} MiB of 16.0 MiB"
+    if stream.isatty():
+        expected = f"\r{text.format('1.0')}\x1b[K\r{text.format('2.0')}\x1b[K\r\x1b[K"
+        assert stream.getvalue() == expected
+    else:
+        assert stream.getvalue() == f"{text.format('1.0')}\n"
+
+
+def test_progress_of_a_fast_disk_is_not_shown() -> None:
+    stream = Terminal()
+    line = ProgressLine(stream)
+    line(1, 2)
+    line.end()
+    assert stream.getvalue() == ""

@@ -1,0 +1,238 @@
+"""`muxfs status`, on real ends and on files of other hosts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from muxfs.cli import survey
+from muxfs.core.wire import (
+    HEAD_LENGTH,
+    PAGE,
+    Birth,
+    Code,
+    Incarnation,
+    ItemType,
+    Role,
+    Status,
+    encode_birth,
+    encode_status,
+    status_offset,
+)
+
+from .conftest import Runner
+
+ELSEWHERE = "another-boot/pid:[1]/4242/99"
+LISTEN, DIAL = Incarnation(3, b"L" * 16), Incarnation(5, b"D" * 16)
+
+
+def head(
+    role: Role,
+    beat: int = 1,
+    echo: Incarnation | None = None,
+    report: bytes = b"{}",
+    closed: Code | None = None,
+) -> bytes:
+    """Make the head of a mailbox of another host, with a heartbeat of 0.2 s."""
+    own = LISTEN if role is Role.LISTEN else DIAL
+    items = ((ItemType.HOST, b"node17\x1b[2J"), (ItemType.PROCESS, ELSEWHERE.encode()))
+    data = bytearray(HEAD_LENGTH)
+    birth = encode_birth(Birth(role, own, heartbeat=200, items=items))
+    data[: len(birth)] = birth
+    texts = ((ItemType.REPORT, report), (ItemType.REASON, b"because\x07"))
+    status = encode_status(
+        Status(
+            own,
+            echo,
+            beat,
+            closed=closed is not None,
+            code=closed or Code.OK,
+            items=texts,
+        )
+    )
+    at = status_offset(beat)
+    data[at : at + len(status)] = status
+    return bytes(data)
+
+
+def facts(muxfs: Runner, *arguments: str) -> Any:
+    command = muxfs.run("status", *arguments, "--json")
+    (line,) = command.lines["stdout"]
+    return json.loads(line)["tunnels"]
+
+
+def test_the_life_of_a_tunnel(muxfs: Runner) -> None:
+    listen = muxfs.start("listen", "job", "0:1", "--json", "--label", "job 42")
+    listen.event("waiting")
+    (tunnel,) = facts(muxfs, "job")
+    (session,) = tunnel["sessions"]
+    assert (tunnel["tunnel"], tunnel["path"]) == ("job", str(muxfs.home / "job"))
+    assert (session["state"], session["dial"]["condition"]) == ("waiting", "absent")
+    assert session["listen"]["condition"] == "alive"
+    assert session["listen"]["pid"] == listen.process.pid
+    assert session["listen"]["label"] == "job 42"
+    dial = muxfs.start("dial", "job", "--json")
+    listen.event("established")
+    dial.event("established")
+    (session,) = facts(muxfs, "job")[0]["sessions"]
+    assert session["state"] == "established"
+    assert session["dial"]["report"]["streams"] == 0
+    text = muxfs.run("status").lines["stdout"]
+    assert text[0].startswith(f"job: established  ({muxfs.home}/job on ")
+    assert f"pid {listen.process.pid}, user " in text[1]
+    assert "0 streams of 0, " in text[2]
+    dial.end(signal.SIGKILL)
+    (session,) = facts(muxfs, "job")[0]["sessions"]
+    assert (session["state"], session["dial"]["condition"]) == ("silent", "dead")
+    listen.end()
+    (session,) = facts(muxfs, "job")[0]["sessions"]
+    assert (session["state"], session["listen"]["condition"]) == ("ended", "ended")
+    assert "listen  ended (in good order): " in muxfs.run("status", "job").lines["stdout"][1]
+
+
+def test_all_tunnels(muxfs: Runner) -> None:
+    assert muxfs.run("status").lines["stdout"] == [f"no tunnels in {muxfs.home}"]
+    for name in ("b", "a"):
+        end = muxfs.start("dial", name, "--json")
+        end.event("waiting")
+        end.end()
+    (muxfs.home / "a file").write_text("")
+    (muxfs.home / "empty").mkdir()
+    assert [tunnel["tunnel"] for tunnel in facts(muxfs)] == ["a", "b"]
+
+
+def test_no_such_tunnel(muxfs: Runner) -> None:
+    command = muxfs.run("status", "job")
+    assert command.wait() == 66
+    assert command.stderr == f"muxfs: no such tunnel: {muxfs.home}/job"
+
+
+def sides(tmp_path: Path, listen: bytes | None, dial: bytes | None) -> survey.Session:
+    for role, data in ((Role.LISTEN, listen), (Role.DIAL, dial)):
+        if data is not None:
+            (tmp_path / role.file_name).write_bytes(data)
+    return survey._session(str(tmp_path.parent), tmp_path.name)
+
+
+@pytest.mark.parametrize(
+    ("listen", "dial", "beating", "state", "conditions"),
+    [
+        (None, None, (), "ended", ("absent", "absent")),
+        (head(Role.LISTEN), None, (), "ended", ("dead", "absent")),
+        (head(Role.LISTEN), None, (Role.LISTEN,), "waiting", ("alive", "absent")),
+        (
+            head(Role.LISTEN, echo=DIAL),
+            head(Role.DIAL, echo=LISTEN),
+            (Role.LISTEN, Role.DIAL),
+            "established",
+            ("alive", "alive"),
+        ),
+        (
+            head(Role.LISTEN, echo=DIAL),
+            head(Role.DIAL, echo=LISTEN),
+            (Role.LISTEN,),
+            "silent",
+            ("alive", "dead"),
+        ),
+        (
+            head(Role.LISTEN, echo=DIAL),
+            head(Role.DIAL, echo=LISTEN, closed=Code.SHUTDOWN),
+            (Role.LISTEN,),
+            "waiting",
+            ("alive", "ended"),
+        ),
+        (
+            head(Role.LISTEN, echo=DIAL),
+            head(Role.DIAL),
+            (Role.LISTEN, Role.DIAL),
+            "waiting",
+            ("alive", "alive"),
+        ),
+    ],
+)
+def test_ends_on_other_hosts_are_watched(
+    tmp_path: Path,
+    listen: bytes | None,
+    dial: bytes | None,
+    beating: tuple[Role, ...],
+    state: str,
+    conditions: tuple[str, str],
+) -> None:
+    """Their life shows in the beat alone."""
+    session = sides(tmp_path, listen, dial)
+    heads = {Role.LISTEN: listen, Role.DIAL: dial}
+
+    def beat() -> None:
+        time.sleep(0.1)
+        for role in beating:
+            data = heads[role]
+            assert data is not None
+            echo = survey.decode(data).status
+            assert echo is not None
+            newer = head(role, beat=2, echo=echo.echo)[status_offset(2) :][:PAGE]
+            with (tmp_path / role.file_name).open("r+b") as file:
+                file.seek(status_offset(2))
+                file.write(newer)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    survey.watch(session.sides)
+    thread.join()
+    assert (session.state, tuple(side.condition for side in session.sides)) == (state, conditions)
+
+
+def test_texts_of_the_other_side_are_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = json.dumps(
+        {"streams": 3, "opened": 9, "round_trip": 0.04, "bytes_read": 5e6, "torn": 2, "x\x1b": 1}
+    )
+    dial = head(Role.DIAL, closed=Code.STORAGE, report=report.encode())
+    session = sides(tmp_path, None, dial)
+    survey.watch(session.sides)
+    survey._print(survey.Found("job\x1b", str(tmp_path), "here\x07", [session]))
+    text = capsys.readouterr().out
+    assert text.replace("\n", "").isprintable()
+    assert "dial    ended (because\\x07): node17\\x1b[2J, pid 4242" in text
+    assert "3 streams of 9, 4.8 MiB read, round trip 40 ms, 2 torn" in text
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        b"",
+        b"[]",
+        b"nonsense",
+        b"[" * 4000,
+        b'{"streams": NaN, "torn": "x", "stale": true}',
+        b"\xff",
+    ],
+)
+def test_reports_that_make_no_sense(report: bytes) -> None:
+    assert survey.decode(head(Role.DIAL, report=report[:3000])).report == {}
+
+
+@given(st.binary(max_size=200), st.integers(0, HEAD_LENGTH - 1))
+def test_any_bytes(garbage: bytes, at: int) -> None:
+    data = bytearray(head(Role.LISTEN))
+    data[at : at + len(garbage)] = garbage
+    view = survey.decode(bytes(data))
+    assert view.birth is not None or view.trouble
+    assert survey.decode(garbage).birth is None
+
+
+def test_a_file_that_is_a_trap(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "listen.mbx")
+    (tmp_path / "dial.mbx").symlink_to("/etc/passwd")
+    assert survey.read(str(tmp_path / "listen.mbx")).trouble
+    assert survey.read(str(tmp_path / "dial.mbx")).trouble == "Too many levels of symbolic links"
