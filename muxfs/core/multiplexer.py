@@ -166,8 +166,10 @@ class Multiplexer:
     def consume(self, stream: Stream, length: int, now: float, round_trip: float) -> None:
         """Count bytes that the application took, and give credit when it is time."""
         receive = stream.receive
-        due = receive.window.consume(length, now, round_trip)
-        if due and not (stream.lost or receive.peer_ended or stream.credit_due):
+        if stream.lost or receive.peer_ended:
+            receive.window.consumed += length  # nothing more will come: no window to grow
+            return
+        if receive.window.consume(length, now, round_trip) and not stream.credit_due:
             stream.credit_due = True
             self._control.append(Frame(FrameType.CREDIT, stream.stream_id))
 
@@ -329,6 +331,8 @@ class Multiplexer:
         stream_id = frame.stream_id
         if stream_id == 0 or self._is_own(stream_id) or stream_id <= self._last_peer_id:
             raise ProtocolViolation(f"an OPEN of stream {stream_id}, out of order or not its own")
+        if len(self.streams) - self._own_live >= self.max_streams + wire.MAX_PENDING_OPENS:
+            raise ProtocolViolation("more streams than were allowed, refused ones not ended")
         target, originator = wire.decode_open(frame.payload)
         self._last_peer_id = stream_id
         stream = self._new_stream(stream_id, opened_here=False)

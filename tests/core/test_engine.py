@@ -14,7 +14,9 @@ GIVEN_UP = Ending(Code.CANCELLED)
 CONFIG = EngineConfig(capacity=wire.MIN_CAPACITY, heartbeat=1000, peer_timeout=10_000)
 
 
-def established(config: EngineConfig = CONFIG, **of_listen: object) -> tuple[World, Process, Process]:
+def established(
+    config: EngineConfig = CONFIG, **of_listen: object
+) -> tuple[World, Process, Process]:
     """Make a world in which both sides have met: the world, dial and listen."""
     world = World.of({Role.DIAL: config, Role.LISTEN: attrs.evolve(config, **of_listen)}, seed=1)
     dial, listen = world.start(Role.DIAL), world.start(Role.LISTEN)
