@@ -606,7 +606,9 @@ class Engine:
         if streams is None or now < self._ping_at or streams.traffic == self._pinged_traffic:
             return
         payload = self.random_bytes(8)
-        self._pings = {payload: now}
+        self._pings[payload] = now  # several: a round trip may be longer than a heartbeat
+        if len(self._pings) > wire.MAX_PENDING_PINGS:
+            del self._pings[next(iter(self._pings))]
         streams.ping(payload)
         self._ping_at = now + self.config.heartbeat / 1000
         self._pinged_traffic = streams.traffic
@@ -704,6 +706,7 @@ class Engine:
         self._ack_told()
         self._look_at_head = False
         self.active_at = now
+        self._pings.clear()
         self._ping_at = 0.0
         self._pinged_traffic = -1
         self._events.append(Established(peer))

@@ -334,6 +334,7 @@ async def test_leaving_waits_for_as_long_as_bytes_arrive(autojump_clock: MockClo
     async with open_side(fs, "listen") as listen:
         async with open_side(fs, "dial") as dial:
             pairs = [await open_unheard(dial, listen) for _ in range(20)]
+            assert 6 < (dial.stats().round_trip or 0) < 12  # longer than a heartbeat
             start = trio.current_time()
             for near, _ in pairs:
                 await near.send_all(bytes(60_000))

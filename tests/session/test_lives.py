@@ -310,6 +310,7 @@ async def test_a_takeover_of_one_that_waits_for_its_peer(autojump_clock: MockClo
     fs = MemoryFilesystem()
     with trio.fail_after(60), pytest.raises(SessionError) as caught:
         async with open_side(fs, "dial"), trio.open_nursery() as nursery:
+            await trio.sleep(1)
             await start_life(nursery, fs, "dial", takeover=True)
             await trio.sleep_forever()
     assert caught.value.code is Code.SUPERSEDED
@@ -356,10 +357,11 @@ async def test_hostile_frames(autojump_clock: MockClock, frame: Frame, reason: s
     fs = MemoryFilesystem()
     async with open_side(fs, "listen") as listen, trio.open_nursery() as nursery:
         changes = listen.changes()
-        with trio.fail_after(10), pytest.raises(SessionError, match=reason) as caught:
+        with trio.fail_after(20), pytest.raises(SessionError, match=reason) as caught:
             async with open_side(fs, "dial") as dial:
                 await dial.wait_established()
                 await listen.wait_established()
+                await trio.sleep(10)  # nothing of the listen side's own is under way any more
                 ring = dial.engine._inbound
                 assert ring is not None
                 body = [wire.encode_frame(frame)]
