@@ -148,6 +148,8 @@ class Engine:
     _notice_wanted: Ending | None = None
     _look_at_head: bool = False
     _final_positions: tuple[int, int] = (0, 0)
+    _parting: SendRing | None = None
+    """What this side closed: the peer reads it up to the final position, so it must be there."""
 
     @classmethod
     def start(
@@ -319,11 +321,11 @@ class Engine:
         if self._birth_wanted:
             self._birth_wanted = False
             return Write(0, [wire.encode_birth(self.link.own)])
+        if self._parting is not None and (again := self._parting.next_rewrite()) is not None:
+            return Write(self._parting.file_offset(again), again.buffers)
         if self._status_wanted or now >= self._next_beat:
             return self._write_status(now)
-        if self._ending is None and self.link.established and self._outbound is not None:
-            return self._write_batch(self._outbound, now)
-        return None
+        return self._write_batch(self._outbound, now) if self._outbound is not None else None
 
     def wants_write(self, now: float) -> bool:
         """Whether `next_write` would probably give something now."""
@@ -354,8 +356,9 @@ class Engine:
     def restore(self) -> None:
         """Write birth block, status and all that is not acknowledged again."""
         self._birth_wanted = self._status_wanted = True
-        if self._outbound is not None:
-            self._outbound.rewrite_all()
+        for ring in (self._outbound, self._parting):
+            if ring is not None:
+                ring.rewrite_all()
 
     def _write_status(self, now: float) -> Write:
         self._status_wanted = False
@@ -491,7 +494,8 @@ class Engine:
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
         waiting = self._outbound is not None and self._outbound.awaits_ack
-        self._head_at = now + (HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL)
+        pause = HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL
+        self._head_at = now + min(pause, self.config.heartbeat / 1000)
         self._judge_silence(now)
 
     def receive_ring(self, data: bytes, now: float) -> bool:
@@ -642,6 +646,7 @@ class Engine:
     def _close(self, ending: Ending) -> None:
         if self._ending is None:
             self._final_positions = self._positions()
+            self._parting = self._outbound
             self._lose(ending)
             self._ending = ending
             self._status_wanted = True

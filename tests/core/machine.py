@@ -22,10 +22,17 @@ import attrs
 
 from muxfs.core import link, wire
 from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State, Write
-from muxfs.core.events import Established, Failed
-from muxfs.core.wire import MAX_CONTROL_QUEUE
+from muxfs.core.events import Established, Event, Failed
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
-from muxfs.core.wire import HEAD_LENGTH, PAGE, RING_OFFSET, Code, Incarnation, Role
+from muxfs.core.wire import (
+    HEAD_LENGTH,
+    MAX_CONTROL_QUEUE,
+    PAGE,
+    RING_OFFSET,
+    Code,
+    Incarnation,
+    Role,
+)
 from muxfs.storage.memory_file import MemoryFile, random_tear, random_versions
 
 VERSIONS: Final = 6
@@ -118,10 +125,13 @@ class Process:
     write: Write | None = None
     reading: Reading | None = None
     failed: Ending | None = None
+    asleep: bool = False
+    """Whether the writer waits: for its time, for a reason to write, or for the application."""
     trouble: bool = False
     next_look: float = 0.0
     beats: dict[Incarnation, int] = attrs.field(factory=dict)
     epochs: set[int] = attrs.field(factory=set)
+    events: list[Event] = attrs.field(factory=list)
     highest: int = 0
     """The highest generation it wrote."""
     _watched: tuple[int, int, int] = (0, 0, 0)  # epoch, acknowledged, read position
@@ -141,9 +151,13 @@ class Process:
         if self.write is not None or self.over:
             return False
         engine, now = self.engine, self.world.now
+        woken = not self.asleep or engine.next_timeout() <= now
         engine.handle_timeout(now)
+        woken = woken or engine.wants_write(now)
         self.write = engine.next_write(now)
+        self.asleep = self.write is None
         self.look()
+        check(woken or self.write is None, self, "sleeps, but has something to write")
         if self.write is None:
             check(engine.finished or engine.next_timeout() > now, self, "spins without end")
             return False
@@ -283,7 +297,7 @@ class Process:
 
     def flood(self) -> None:
         """Send until nothing more goes: the ring is full, or all credit is used up."""
-        while any([self.send(end, SEND_BUFFER) for end in list(self.ends.values())]):
+        while sum(self.send(end, SEND_BUFFER) for end in list(self.ends.values())):
             self.write_all()
 
     def drip(self, end: End, pieces: int) -> None:
@@ -345,11 +359,17 @@ class Process:
         self.engine.stop(end.stream, Ending(Code.CANCELLED))
         self.engine.release(end.stream)
 
+    def close(self) -> None:
+        """Close the session in good order."""
+        self.engine.close(Ending(Code.SHUTDOWN, "the end"))
+        self.asleep = False
+
     # Looking
 
     def look(self) -> None:
         """Take what happened out of the engine, and check all promises."""
         for event in self.engine.take_events():
+            self.events.append(event)
             if isinstance(event, Failed):
                 self.failed = event.ending
                 self.world.judge_failure(self, event.ending)
@@ -795,7 +815,7 @@ def _live(world: World, rng: random.Random, chances: Chances) -> None:
     elif chances.kills and rng.random() < 0.7:
         world.kill(rng.choice(alive), rng)
     elif rng.random() < 0.2:
-        rng.choice(alive).engine.close(Ending(Code.SHUTDOWN, "the end"))
+        rng.choice(alive).close()
 
 
 def _step_file(world: World, process: Process, rng: random.Random, chances: Chances) -> None:

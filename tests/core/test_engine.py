@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import attrs
 
 from muxfs.core import wire
-from muxfs.core.engine import EngineConfig
+from muxfs.core.engine import EngineConfig, State
+from muxfs.core.events import Lost
 from muxfs.core.stream import Ending
 from muxfs.core.wire import Birth, Code, Incarnation, Role, Status
 from tests.core.machine import End, Process, World, serve
@@ -15,10 +18,11 @@ CONFIG = EngineConfig(capacity=wire.MIN_CAPACITY, heartbeat=1000, peer_timeout=1
 
 
 def established(
-    config: EngineConfig = CONFIG, **of_listen: object
+    of_both: EngineConfig = CONFIG, **of_listen: object
 ) -> tuple[World, Process, Process]:
     """Make a world in which both sides have met: the world, dial and listen."""
-    world = World.of({Role.DIAL: config, Role.LISTEN: attrs.evolve(config, **of_listen)}, seed=1)
+    configs = {Role.DIAL: of_both, Role.LISTEN: attrs.evolve(of_both, **of_listen)}
+    world = World.of(configs, seed=1)
     dial, listen = world.start(Role.DIAL), world.start(Role.LISTEN)
     world.run(1.0)
     assert dial.engine.link.established
@@ -90,7 +94,7 @@ def test_an_old_stream_that_is_accepted_or_released_late_says_nothing_to_the_nex
 
 
 def test_a_clash_with_the_last_generation_is_an_error_and_no_crash() -> None:
-    world, dial, listen = established()
+    world, dial, _ = established()
     incarnation = Incarnation(5, bytes(16))
     born = wire.encode_birth(Birth(Role.LISTEN, incarnation))
     status = wire.encode_status(Status(incarnation, Incarnation(2**64 - 1, bytes(16)), 1))
@@ -102,10 +106,53 @@ def test_a_clash_with_the_last_generation_is_an_error_and_no_crash() -> None:
 
 def test_two_sides_that_know_a_dead_twin_of_each_other_meet_all_the_same() -> None:
     """Both files were lost, and both sides used the numbers of dead ones again."""
-    world = World.of({role: CONFIG for role in Role}, seed=1)
+    world = World.of(dict.fromkeys(Role, CONFIG), seed=1)
     sides = {role: world.start(role) for role in Role}
     for role in Role:
         dead = Birth(role.peer, Incarnation(1, bytes([role]) * 16))
         sides[role].engine.receive_head(wire.encode_birth(dead), world.now)
     world.run(3.0)
     assert all(process.engine.link.established for process in sides.values())
+
+
+def reasons(process: Process) -> list[Code]:
+    """Return why sessions of this process were lost."""
+    return [event.ending.code for event in process.events if isinstance(event, Lost)]
+
+
+def test_closing_is_told_although_the_write_of_its_notice_fails() -> None:
+    """The closing status names the position after the notice: the peer waits for it."""
+    world, dial, listen = established()
+    listen.close()
+    for _ in range(2):
+        listen.begin_write()
+        listen.fail_write(random.Random(1), 0)
+        world.now += 1
+    world.run(2.0)
+    assert listen not in world.processes
+    assert reasons(dial) == [Code.SHUTDOWN]
+
+
+def test_closing_waits_for_what_is_being_written_again() -> None:
+    world, dial, listen = established()
+    end = opened(listen)
+    listen.send(end, 3000)
+    listen.finish(end)
+    listen.write_all()
+    listen.own.write(wire.RING_OFFSET, [bytes(8192)])
+    listen.engine.restore()
+    listen.close()
+    world.run(2.0)
+    serve(dial)
+    assert other(world, end).clean
+    assert reasons(dial) == [Code.SHUTDOWN]
+
+
+def test_a_killed_peer_is_silent_after_three_heartbeats_and_dead_after_its_timeout() -> None:
+    world, dial, listen = established(attrs.evolve(CONFIG, heartbeat=500, peer_timeout=3000))
+    world.kill(listen)
+    world.run(2.0)
+    assert dial.engine.state is State.SILENT
+    world.run(2.0)
+    assert dial.engine.state is State.WAITING
+    assert reasons(dial) == [Code.PEER_DEAD]

@@ -27,8 +27,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from muxfs.core.stream import Ending
-from muxfs.core.wire import Code, Role
+from muxfs.core.wire import Role
 from tests.core.machine import (
     DAMAGES,
     PAUSES,
@@ -92,7 +91,7 @@ class BadStorage(RuleBasedStateMachine):
     @rule(role=roles, number=numbers)
     def close(self, role: Role, number: int) -> None:
         if process := self.process(role, number):
-            process.engine.close(Ending(Code.SHUTDOWN, "the end"))
+            process.close()
 
     # Files
 
