@@ -26,7 +26,7 @@ from muxfs import process
 from muxfs._version import __version__
 from muxfs.core import events, link, wire
 from muxfs.core import stream as core
-from muxfs.core.engine import Engine, EngineConfig
+from muxfs.core.engine import Engine, EngineConfig, Write
 from muxfs.core.multiplexer import OutOfStreams
 from muxfs.core.polling import PollPolicy
 from muxfs.core.stream import Ending
@@ -64,6 +64,13 @@ OWN_FILE_BEATS: Final = 4
 CHANGES_KEPT: Final = 256
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
+
+EAGER_SIZE: Final = 16 << 10
+"""Bytes sent by the application up to which they are written without the writer task."""
+
+EAGER_GAP: Final = 0.0001
+"""Seconds after a write that was not left to the writer task until the next such one: what
+comes meanwhile accumulates, and goes out as one batch."""
 
 WRITES_IN_A_ROW: Final = 4
 """Writes into memory until other tasks get their turn."""
@@ -142,19 +149,19 @@ class _Doorbell:
     """Wakes one task, which looks at the state itself; rings before it waits are not lost."""
 
     def __init__(self) -> None:
-        self._rung = False
+        self.rung = False
         self._lot = trio.lowlevel.ParkingLot()
 
     def ring(self) -> None:
-        self._rung = True
+        self.rung = True
         self._lot.unpark()
 
     async def wait(self) -> None:
-        if self._rung:
+        if self.rung:
             await trio.lowlevel.checkpoint()
         else:
             await self._lot.park()
-        self._rung = False
+        self.rung = False
 
 
 class Session:
@@ -179,6 +186,9 @@ class Session:
         self._reader_bell = _Doorbell()
         self._keeper_bell = _Doorbell()
         self._write_deadline = 0.0
+        self._writer_waits = False
+        self._left_to_task: Write | None = None
+        self._eager_at = 0.0
         self._notified = False
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
@@ -287,9 +297,22 @@ class Session:
 
     # For streams and listeners
 
-    def kick_writer(self) -> None:
-        """Let the writer look for something to write."""
-        self._writer_bell.ring()
+    def kick_writer(self, *, eagerly: bool = False) -> None:
+        """Let the writer look for something to write; `eagerly`: at once, if it is idle."""
+        if not eagerly:
+            self._writer_bell.ring()
+            return
+        now = trio.current_time()
+        idle = self._writer_waits and not self._writer_bell.rung
+        if idle and now - self._eager_at > EAGER_GAP:
+            self._write_eagerly(now)
+        else:
+            self._writer_bell.ring()
+
+    def send(self, stream: core.Stream, data: Buffer) -> None:
+        """Queue bytes of the application, which must not change any more."""
+        self.engine.send(stream, data)
+        self.kick_writer(eagerly=len(data) <= EAGER_SIZE)
 
     def take(self, stream: core.Stream, most: int) -> Buffer:
         """Take received bytes for the application."""
@@ -348,32 +371,63 @@ class Session:
         while not engine.finished:
             now = trio.current_time()
             engine.handle_timeout(now)
-            write = engine.next_write(now)
+            write, self._left_to_task = self._left_to_task or engine.next_write(now), None
             self._dispatch()
             if write is None:
                 in_a_row = 0
                 self._write_deadline = engine.next_timeout()
+                self._writer_waits = True
                 with trio.move_on_at(self._write_deadline):
                     await self._writer_bell.wait()
+                self._writer_waits = False
                 continue
             if engine.active_at == now:
                 self._wake_reader()
             in_a_row += 1
+            # a task switch costs as much as the copy: not one for each write
+            if in_a_row % WRITES_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+            if self._write_now(write):
+                continue
             try:
-                # a task switch costs as much as the copy: not one for each write
-                if in_a_row % WRITES_IN_A_ROW == 0:
-                    await trio.lowlevel.checkpoint()
-                if not writer.write_now(write.offset, write.buffers):
-                    await writer.write(write.offset, write.buffers)
+                await writer.write(write.offset, write.buffers)
             except OSError as error:
-                engine.write_failed(trio.current_time())
-                self._note_trouble("writing", error)
-                self._keeper_bell.ring()
+                self._write_failed(error)
             else:
-                engine.write_done()
-                self._note_recovery("writing")
-            self._progress_lot.unpark_all()
+                self._write_succeeded()
         self._dispatch()
+
+    def _write_eagerly(self, now: float) -> None:
+        """Write without the writer task, which saves its wake-up: for a message now and then."""
+        self._eager_at = now
+        write = self.engine.next_write(now)
+        if write is not None and self._write_now(write):
+            self._dispatch()
+        else:
+            self._left_to_task = write
+            self._writer_bell.ring()
+
+    def _write_now(self, write: Write) -> bool:
+        """Write into memory; whether that was possible, though it may have failed."""
+        try:
+            if not self.storage.writer.write_now(write.offset, write.buffers):
+                return False
+        except OSError as error:
+            self._write_failed(error)
+        else:
+            self._write_succeeded()
+        return True
+
+    def _write_succeeded(self) -> None:
+        self.engine.write_done()
+        self._note_recovery("writing")
+        self._progress_lot.unpark_all()
+
+    def _write_failed(self, error: OSError) -> None:
+        self.engine.write_failed(trio.current_time())
+        self._note_trouble("writing", error)
+        self._keeper_bell.ring()
+        self._progress_lot.unpark_all()
 
     async def _read_loop(self) -> None:
         backoff = READ_BACKOFF[0]

@@ -129,8 +129,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 while at < len(view):
                     await self._wait_room()
                     piece = self._piece(view, at)
-                    self._session.engine.send(self._core, piece)
-                    self._session.kick_writer()
+                    self._session.send(self._core, piece)
                     at += len(piece)
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:
@@ -148,8 +147,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
             self._check_sendable()
             if self._core.send.room <= 0:
                 return False
-            self._session.engine.send(self._core, data)
-            self._session.kick_writer()
+            self._session.send(self._core, data)
             return True
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -404,7 +404,9 @@ class Engine:
             self._status_wanted = ack_due
             return self._write_status(now) if ack_due else None
         filling = Filling(room - BATCH_HEADER)
-        self._streams.fill(filling, max(0, out.allowance))
+        # half of what may be in flight: one batch on its way while the next one is made
+        most = min(out.allowance, self._pacer.allowance // 2)
+        self._streams.fill(filling, max(0, most))
         if filling.count == 0 and has_work and self._at_end_of_ring(out):
             return self._write_pad(out, now)
         if filling.count == 0 and not ack_due:

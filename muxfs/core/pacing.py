@@ -12,10 +12,15 @@ from typing import Final
 
 import attrs
 
-FLOOR: Final = 1 << 20
-"""Bytes that are always allowed: one full batch (protocol.md, section 8)."""
+FLOOR: Final = 512 << 10
+"""Bytes that are always allowed (protocol.md, section 8)."""
 
 GAIN: Final = 2
+LEAST_ROUND_TRIP: Final = 0.002
+"""Seconds counted at least. The shortest round trip is that of a small batch; a large one takes
+a millisecond on its way through memory, and with 1 MiB in flight only the next one could not
+start (tmpfs: 0.7 GB/s instead of 1 GB/s). 4 ms of queue are what a keystroke can bear."""
+
 _RATE_PERIOD: Final = 1.0
 _ROUND_TRIP_PERIOD: Final = 10.0
 FIRST_ROUND_TRIP: Final = 0.1
@@ -83,4 +88,4 @@ class Pacer:
         rate = self._rate.best(greatest=True)
         if rate is None:
             return FLOOR
-        return max(FLOOR, int(GAIN * rate * self.round_trip))
+        return max(FLOOR, int(GAIN * rate * max(self.round_trip, LEAST_ROUND_TRIP)))

@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 FRACTION: Final = 1 / 8
-SPIN: Final = 0
+SPIN: Final = 0.0003
 """Seconds of polling without pause, only where a read is a memory copy (measured: an answer
 of the other process then costs 10 us, and 200 us after a nap)."""
 
