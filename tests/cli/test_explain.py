@@ -186,6 +186,8 @@ def test_the_mailbox_of_a_session(muxfs: Runner) -> None:
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"12345")
             served, _ = server.accept()
+            # What is left unread at close would make it a reset.
+            assert served.recv(5) == b"12345"
             served.close()
             assert client.recv(1) == b""
     listen.event("ended")
