@@ -14,6 +14,10 @@ import attrs
 
 MAX_WINDOW: Final = 16 << 20
 SESSION_BUDGET: Final = 64 << 20
+MOST_HELD_BACK: Final = 1 << 20
+"""Bytes taken until credit is given for them. With half of a large window, a stream over a slow
+filesystem gets half of what its window and the ring would let through."""
+
 ROUND_TRIPS: Final = 4
 LEAST_TURN: Final = 0.02
 """Seconds in which a taken window always counts as quick. On a fast filesystem the shortest
@@ -45,6 +49,7 @@ class ReceiveWindow:
     limit: int = attrs.field(init=False)
     consumed: int = 0
     _turn_began: float = 0.0
+    _turn_at: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.size = self.limit = self.initial
@@ -52,12 +57,13 @@ class ReceiveWindow:
     def consume(self, length: int, now: float, round_trip: float) -> bool:
         """Count bytes that the application took; whether a new limit should be sent."""
         self.consumed += length
-        if self.limit - self.consumed > self.size // 2:
+        if self.consumed - self._turn_at >= self.size // 2:
+            quick = now - self._turn_began < max(ROUND_TRIPS * round_trip, LEAST_TURN)
+            if quick and self.size < MAX_WINDOW and self.budget.take(self.size):
+                self.size *= 2
+            self._turn_began, self._turn_at = now, self.consumed
+        if self.consumed + self.size - self.limit < min(self.size // 2, MOST_HELD_BACK):
             return False
-        quick = now - self._turn_began < max(ROUND_TRIPS * round_trip, LEAST_TURN)
-        if quick and self.size < MAX_WINDOW and self.budget.take(self.size):
-            self.size *= 2
-        self._turn_began = now
         self.limit = self.consumed + self.size
         return True
 

@@ -1,0 +1,247 @@
+"""Cost, latency, throughput and fairness of whole sessions, in simulated time."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+import muxfs
+from muxfs import MuxStream, PollPolicy
+from muxfs.core.wire import DEFAULT_INITIAL_CREDIT
+from muxfs.testing import MemoryFilesystem
+from tests.session.tunnel import open_side, open_tunnel
+
+HOUR = 3600.0
+MIB = 1 << 20
+
+
+def operations(*sessions: muxfs.Session) -> int:
+    return sum(session.storage.operations.total for session in sessions)
+
+
+async def hold(stream: MuxStream) -> None:
+    await trio.sleep_forever()
+
+
+async def drain(stream: MuxStream) -> None:
+    async with stream:
+        async for _ in stream:
+            pass
+
+
+# Cost of idleness
+
+
+async def test_an_idle_hour_costs_less_than_two_operations_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_tunnel() as tunnel:
+        near, far = await tunnel.stream_pair()
+        await near.send_all(b"x")
+        await far.receive_some()
+        await trio.sleep(60)
+        for session in (tunnel.dial, tunnel.listen):
+            assert session.state is muxfs.SessionState.ESTABLISHED
+        before = [operations(tunnel.dial), operations(tunnel.listen)]
+        await trio.sleep(HOUR)
+        after = [operations(tunnel.dial), operations(tunnel.listen)]
+        for one, other in zip(before, after, strict=True):
+            assert (other - one) / HOUR <= 2.0
+        assert tunnel.dial.stats().operations_per_second <= 2.0
+
+
+async def test_an_hour_of_waiting_costs_less_than_two_operations_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_side(MemoryFilesystem(), "dial") as dial:
+        await trio.sleep(60)
+        before = operations(dial)
+        await trio.sleep(HOUR)
+        assert (operations(dial) - before) / HOUR <= 2.0
+
+
+async def test_polling_backs_off_smoothly(autojump_clock: MockClock) -> None:
+    async with open_tunnel() as tunnel:
+        near, far = await tunnel.stream_pair()
+        await near.send_all(b"x")
+        await far.receive_some()
+        counts = []
+        for seconds in (0.1, 1, 10, 100, 1000):
+            before = tunnel.listen.storage.operations.reads
+            await trio.sleep(seconds)
+            counts.append((tunnel.listen.storage.operations.reads - before) / seconds)
+        assert all(one <= 1.01 * other for other, one in itertools.pairwise(counts))
+        assert counts[0] > 100
+        assert counts[-1] < 1.6
+
+
+async def test_a_thousand_idle_streams_cost_nothing(autojump_clock: MockClock) -> None:
+    async with open_tunnel() as tunnel, trio.open_nursery() as nursery:
+        await nursery.start(trio.serve_listeners, hold, [tunnel.listen.listen()])
+        streams = [await tunnel.dial.open_stream(str(number)) for number in range(1000)]
+        assert tunnel.dial.stats().streams == 1000
+        await trio.sleep(60)
+        before = operations(tunnel.dial, tunnel.listen)
+        await trio.sleep(600)
+        assert (operations(tunnel.dial, tunnel.listen) - before) / 600 <= 4.0
+        for stream in streams:
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+
+
+# Latency
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.02])
+@pytest.mark.parametrize("visibility", [0.0, 0.02, 1.0])
+@pytest.mark.parametrize("idle", [0.05, 1.0, 100.0])
+async def test_the_first_byte_after_idleness(
+    autojump_clock: MockClock, latency: float, visibility: float, idle: float
+) -> None:
+    async with open_tunnel(MemoryFilesystem(latency=latency, visibility=visibility)) as tunnel:
+        near, far = await tunnel.stream_pair()
+        for _ in range(5):
+            await near.send_all(b"x")
+            await far.receive_some()
+            await trio.sleep(idle)
+            start = trio.current_time()
+            await near.send_all(b"x")
+            await far.receive_some()
+            # one write, and reads: one under way and one more, of head and ring
+            most = PollPolicy().maximum + visibility + 5 * latency
+            assert trio.current_time() - start <= most + 0.001
+
+
+@pytest.mark.parametrize("latency", [0.001, 0.02])
+async def test_an_echo_right_after_traffic(autojump_clock: MockClock, latency: float) -> None:
+    async with open_tunnel(MemoryFilesystem(latency=latency)) as tunnel:
+        near, far = await tunnel.stream_pair()
+        start = trio.current_time()
+        for _ in range(100):
+            await near.send_all(b"x")
+            await far.receive_some()
+            await far.send_all(b"x")
+            await near.receive_some()
+        # for each way a write, a read that was under way, the read that sees it, and pauses
+        assert (trio.current_time() - start) / 100 <= 2 * (3 * latency + 0.003)
+
+
+# Flow
+
+
+async def test_a_stalled_consumer_holds_its_window_and_delays_nobody(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        open_tunnel(MemoryFilesystem(latency=0.001)) as tunnel,
+        trio.open_nursery() as nursery,
+    ):
+        stalled, never_read = await tunnel.stream_pair()
+        nursery.start_soon(stalled.send_all, bytes(50 * MIB))
+        quick, far = await tunnel.stream_pair()
+        await trio.sleep(1)
+        alone = await throughput(quick, far)
+        assert never_read._core.receive.buffered <= DEFAULT_INITIAL_CREDIT
+        assert stalled._core.send.queued <= 2 * MIB
+        async with open_tunnel(MemoryFilesystem(latency=0.001)) as other:
+            undisturbed = await throughput(*await other.stream_pair())
+        assert alone >= 0.9 * undisturbed
+        nursery.cancel_scope.cancel()
+
+
+async def throughput(near: MuxStream, far: MuxStream) -> float:
+    """Send through a stream; return bytes per simulated second."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send_forever, near)
+        await take(far, 30 * MIB)
+        start = trio.current_time()
+        await take(far, 30 * MIB)
+        nursery.cancel_scope.cancel()
+    return 30 * MIB / (trio.current_time() - start)
+
+
+async def test_a_keystroke_overtakes_bulk(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem(latency=0.005)
+    async with open_tunnel(fs, capacity=16 * MIB) as tunnel, trio.open_nursery() as nursery:
+        near, far = await tunnel.stream_pair()
+        nursery.start_soon(near.send_all, bytes(500 * MIB))
+        nursery.start_soon(drain, far)
+        key, screen = await tunnel.stream_pair()
+        await trio.sleep(2)
+        waits = []
+        for _ in range(50):
+            start = trio.current_time()
+            await key.send_all(b"k")
+            await screen.receive_some()
+            waits.append(trio.current_time() - start)
+            await trio.sleep(0.037)
+        assert sorted(waits)[25] <= 0.05
+        nursery.cancel_scope.cancel()
+
+
+async def test_equal_streams_get_equal_shares(autojump_clock: MockClock) -> None:
+    async with (
+        open_tunnel(MemoryFilesystem(latency=0.005)) as tunnel,
+        trio.open_nursery() as nursery,
+    ):
+        counts = [0] * 8
+
+        async def count(number: int, stream: MuxStream) -> None:
+            while True:
+                counts[number] += len(await stream.receive_some())
+
+        for number in range(8):
+            near, far = await tunnel.stream_pair()
+            nursery.start_soon(near.send_all, bytes(200 * MIB))
+            nursery.start_soon(count, number, far)
+        await trio.sleep(10)
+        nursery.cancel_scope.cancel()
+    assert min(counts) >= 0.8 * max(counts)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "latency", "visibility", "share"),
+    [
+        (16 * MIB, 0.02, 0.02, 0.8),
+        (16 * MIB, 0.001, 0.001, 0.7),
+        (16 * MIB, 0.005, 0.2, 0.6),
+        (16 * MIB, 0.005, 1.0, 0.6),
+        (4 * MIB, 0.02, 0.02, 0.45),
+        (MIB, 0.02, 0.02, 0.4),
+        (256 << 10, 0.02, 0.02, 0.4),
+    ],
+)
+async def test_a_stream_fills_the_ring(
+    autojump_clock: MockClock, capacity: int, latency: float, visibility: float, share: float
+) -> None:
+    """It gets its share of what the ring, or one write after the other, would let through.
+
+    Less for small rings: batches are a quarter of them, and acks then ask for a look at
+    the head with each poll.
+    """
+    fs = MemoryFilesystem(latency=latency, visibility=visibility)
+    async with open_tunnel(fs, capacity=capacity) as tunnel, trio.open_nursery() as nursery:
+        near, far = await tunnel.stream_pair()
+        nursery.start_soon(send_forever, near)
+        await take(far, 8 * capacity)  # until windows have grown
+        start = trio.current_time()
+        await take(far, 8 * capacity)
+        rate = 8 * capacity / (trio.current_time() - start)
+        # a write, its visibility, the read; and the same for the ack
+        round_trip = 2 * (2 * latency + visibility)
+        limit = min(capacity / round_trip, min(MIB, capacity // 4) / latency)
+        assert rate >= share * limit, f"{rate / MIB:.1f} of {limit / MIB:.1f} MiB/s"
+        nursery.cancel_scope.cancel()
+
+
+async def send_forever(stream: MuxStream) -> None:
+    while True:
+        await stream.send_all(bytes(MIB))
+
+
+async def take(stream: MuxStream, length: int) -> None:
+    while length > 0:
+        length -= len(await stream.receive_buffer(16 * MIB))
