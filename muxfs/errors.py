@@ -43,9 +43,12 @@ class SessionError(MuxfsError):
     """The session ended for good: `code` says why."""
 
     def __init__(self, code: Code, reason: str) -> None:
-        super().__init__(printable(reason))
+        super().__init__(code, printable(reason))
         self.code = code
         self.exit_code = _EXIT_CODES.get(code, os.EX_UNAVAILABLE)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
 
 
 class AlreadyRunning(MuxfsError):
