@@ -77,6 +77,9 @@ WRITES_IN_A_ROW: Final = 4
 
 _NO_MARKER: Final = Marker(0, b"")
 
+RATE_PERIOD: Final = 1.0
+"""Seconds over which operations a second are counted, at least."""
+
 DUPLICATE_LOOK: Final = 0.25
 """Seconds between looks at an own file whose last writer may be alive elsewhere."""
 
@@ -597,9 +600,9 @@ class Session:
         """Return the statistics that go into the mailbox's status, as JSON."""
         then, count = self._reported
         now, total = trio.current_time(), self.storage.operations.total
-        if now > then:
+        if now - then >= RATE_PERIOD:
             self._rate = (total - count) / (now - then)
-        self._reported = (now, total)
+            self._reported = (now, total)
         return json.dumps(attrs.asdict(self.stats())).encode()
 
     # The end
