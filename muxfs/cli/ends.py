@@ -36,6 +36,8 @@ HINT_AFTER: Final = 60.0
 """Seconds without a sign of the other side until it is told what this side sees."""
 NAME_TIMEOUT: Final = 2.0
 """Seconds that finding this host's full name may take."""
+RESERVED: Final = 40
+"""Descriptors that connections leave to everything else: mailboxes, dialling, libraries."""
 LOOK_NOTICE: Final = 2.0
 """Seconds of opening a session until it is told what takes so long."""
 
@@ -94,6 +96,7 @@ def run(end: End) -> int:
 
 
 def _allow_many_connections() -> None:
+    """Raise the limit of open files as far as it goes."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(OSError, ValueError):
@@ -230,7 +233,8 @@ def _start(
     nursery: trio.Nursery, end: End, session: Session, ports: list[OpenPort], place: str
 ) -> None:
     journal = Journal(end.output)
-    carrier = Carrier(session, journal.happened)
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    carrier = Carrier(session, journal.happened, max(1, limit - RESERVED - 2 * len(ports)))
     timeout = end.connect_timeout
     nursery.start_soon(remind, session, lambda words: journal.hint(words, HINT_AFTER), place)
     nursery.start_soon(carrier.watch)

@@ -27,13 +27,23 @@ _REFUSALS = frozenset(
 
 
 class Carrier:
-    """All connections that one end carries."""
+    """All connections that one end carries, or holds until it can."""
 
-    def __init__(self, session: Session, report: Report) -> None:
+    def __init__(
+        self, session: Session, report: Report, max_connections: int | None = None
+    ) -> None:
+        """max_connections: at once; the session itself needs descriptors, too."""
         self.session = session
         self.report = report
+        self.max_connections = max_connections
+        self.connections = 0
         self._changes = session.changes()
         self._carried: dict[trio.CancelScope, PeerInfo | None] = {}
+
+    @property
+    def full(self) -> bool:
+        """Whether no more connections should be taken now."""
+        return self.max_connections is not None and self.connections >= self.max_connections
 
     async def watch(self) -> None:
         """Reset connections whose session is over, until cancelled.

@@ -99,14 +99,29 @@ async def _serve(
     limiter: trio.CapacityLimiter,
     connect_timeout: float,
 ) -> None:
-    originator = printable(stream.originator)
+    if carrier.full:
+        refusal = explain_errno(printable(stream.target), errno.EMFILE)
+        await _refuse(carrier, stream, refusal)
+        return
+    carrier.connections += 1
+    try:
+        await _dial_and_carry(carrier, stream, policy, limiter, connect_timeout)
+    finally:
+        carrier.connections -= 1
+
+
+async def _dial_and_carry(
+    carrier: Carrier,
+    stream: MuxStream,
+    policy: Policy,
+    limiter: trio.CapacityLimiter,
+    connect_timeout: float,
+) -> None:
     try:
         async with limiter:
             found = await _reach(stream.target, policy, connect_timeout)
         if isinstance(found, Refusal):
-            target = printable(stream.target)
-            carrier.report(Refused(originator, target, found.code, printable(found.reason)))
-            await stream.refuse(found.code, found.reason)
+            await _refuse(carrier, stream, found)
             return
     except BaseException:
         with trio.CancelScope(shield=True):
@@ -119,7 +134,13 @@ async def _serve(
         with trio.CancelScope(shield=True):
             await stream.abort()
         raise
-    await carrier.carry(found, stream, originator)
+    await carrier.carry(found, stream, printable(stream.originator))
+
+
+async def _refuse(carrier: Carrier, stream: MuxStream, why: Refusal) -> None:
+    originator, target = printable(stream.originator), printable(stream.target)
+    carrier.report(Refused(originator, target, why.code, printable(why.reason)))
+    await stream.refuse(why.code, why.reason)
 
 
 async def _reach(text: str, policy: Policy, connect_timeout: float) -> Connection | Refusal:
@@ -166,6 +187,11 @@ def explain(target: Target, error: OSError) -> Refusal:
             return Refusal(Code.RESOLVE, f"{target}: this name is unknown ({cause.strerror})")
         number = cause.errno or 0
         break
+    return explain_errno(str(target), number)
+
+
+def explain_errno(target: str, number: int) -> Refusal:
+    """Put an errno of a connect into words."""
     code, text = _ERRORS.get(number, (Code.INTERNAL, os.strerror(number)))
     return Refusal(code, f"{errno.errorcode.get(number, 'error')} {target}: {text}")
 

@@ -7,6 +7,7 @@ Rule 2: a client that is not served within the connect timeout is reset.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -140,6 +141,9 @@ class ForwardListener:
     async def _accept(self, sock: socket.socket, nursery: trio.Nursery) -> NoReturn:
         while True:
             await trio.lowlevel.wait_readable(sock)
+            if self._carrier.full:
+                await self._overload(f"{self._carrier.connections} are open (see ulimit -n)")
+                continue
             try:
                 client, _ = sock.accept()
             except BlockingIOError:
@@ -147,18 +151,25 @@ class ForwardListener:
             except OSError as error:
                 # the rest are errors of one client (ECONNABORTED, EPROTO, ENETDOWN...)
                 if error.errno in _OVERLOAD:
-                    await self._overload(error)
+                    await self._overload(os.strerror(error.errno))
                 continue
             self._overloaded = False
+            self._carrier.connections += 1
             nursery.start_soon(self._serve, Connection(client))
 
-    async def _overload(self, error: OSError) -> None:
+    async def _overload(self, why: str) -> None:
         if not self._overloaded:
             self._overloaded = True
-            self._carrier.report(Overloaded(f"cannot accept connections: {error.strerror}"))
+            self._carrier.report(Overloaded(f"cannot accept more connections: {why}"))
         await trio.sleep(OVERLOAD_NAP)
 
     async def _serve(self, connection: Connection) -> None:
+        try:
+            await self._open_and_carry(connection)
+        finally:
+            self._carrier.connections -= 1
+
+    async def _open_and_carry(self, connection: Connection) -> None:
         originator = connection.peer
         try:
             stream = await self._open(originator)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,10 +89,12 @@ class Runner:
     home: Path
     commands: list[Command] = attrs.field(factory=list)
 
-    def start(self, *arguments: str, **environ: str) -> Command:
+    def start(
+        self, *arguments: str, program: Sequence[str] = ("-m", "muxfs"), **environ: str
+    ) -> Command:
         """Start a command."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "muxfs", *arguments],
+            [sys.executable, *program, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

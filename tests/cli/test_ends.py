@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -178,6 +179,57 @@ def test_a_signal_before_anything_stands(muxfs: Runner) -> None:
         listen.says("muxfs listen: ")
         assert listen.end(signal.SIGINT) == 130
         assert "Traceback" not in listen.stderr
+
+
+STUCK = """
+import sys, trio
+import muxfs.cli.signals, muxfs.session
+async def never(self, *_, **__):
+    with trio.CancelScope(shield=True):
+        await trio.to_thread.run_sync(__import__("time").sleep, 1000)
+muxfs.session.Session.shut_down = never
+muxfs.cli.signals.GRACE = float(sys.argv.pop(1))
+muxfs.cli.main()
+"""
+
+
+@pytest.mark.parametrize(("grace", "signals"), [("0.2", 1), ("1000", 2)])
+def test_an_end_that_is_stuck_in_a_dead_mount(muxfs: Runner, grace: str, signals: int) -> None:
+    """Its threads cannot be killed, but the process ends: after a while, or at Ctrl-C again."""
+    end = muxfs.start("dial", "job", "--json", program=("-c", STUCK, grace))
+    end.event("waiting")
+    for _ in range(signals):
+        assert end.process.poll() is None
+        end.process.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    assert end.wait() == 130
+
+
+def test_hangup(muxfs: Runner) -> None:
+    """A closed terminal ends it, unless nohup was asked for."""
+    end = muxfs.start("dial", "job", "--json")
+    end.event("waiting")
+    assert end.end(signal.SIGHUP) == 129
+    ignoring = "import signal; signal.signal(1, signal.SIG_IGN); import muxfs.cli as c; c.main()"
+    end = muxfs.start("dial", "job", "--json", program=("-c", ignoring))
+    end.event("waiting")
+    end.process.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    assert end.end() == 143
+
+
+def test_more_clients_than_descriptors(muxfs: Runner) -> None:
+    """Those that cannot be accepted wait in the kernel; nobody is lost."""
+    few = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 64)); import muxfs.cli as c; "
+    listen = muxfs.start("listen", "job", "0:1", "--json", program=("-c", few + "c.main()"))
+    port = listen.event("listening")["port"]
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    assert "22 are open (see ulimit -n)" in listen.event("overloaded")["reason"]
+    muxfs.start("dial", "job", "--json").event("established")
+    for client in clients:  # each is served at last: nothing listens on port 1
+        client.settimeout(30)
+        with client, pytest.raises(ConnectionResetError):
+            client.recv(1)
 
 
 def test_a_restarted_end_is_found_again(muxfs: Runner) -> None:

@@ -189,6 +189,17 @@ async def test_refused_streams(target: str, code: Code, words: str) -> None:
         assert f"{refused}".isprintable()
 
 
+async def test_a_process_without_descriptors_refuses() -> None:
+    async with sessions() as (listen, dialler), trio.open_nursery() as nursery:
+        its_carrier, _ = carrier(dialler)
+        its_carrier.max_connections = 0
+        nursery.start_soon(lambda: serve_streams(its_carrier, LOCAL, connect_timeout=5))
+        with pytest.raises(StreamRefused, match="EMFILE localhost:1: this process has") as caught:
+            await listen.open_stream("localhost:1")
+        assert caught.value.code is Code.LIMIT
+        nursery.cancel_scope.cancel()
+
+
 async def test_many_streams_at_once_are_all_answered() -> None:
     port = closed_port()
     refused = []

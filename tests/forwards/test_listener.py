@@ -174,7 +174,7 @@ async def test_accepting_goes_on_when_descriptors_were_used_up(
             await stream.send_all(b"served")
             assert await client.receive_some() == b"served"
         assert [e for e in log.events if isinstance(e, Overloaded)] == [
-            Overloaded("cannot accept connections: Too many open files")
+            Overloaded("cannot accept more connections: Too many open files")
         ]
         nursery.cancel_scope.cancel()
 
