@@ -134,6 +134,10 @@ class Process:
     events: list[Event] = attrs.field(factory=list)
     highest: int = 0
     """The highest generation it wrote."""
+
+    birth: bytes = b""
+    """Its last birth block."""
+
     _watched: tuple[int, int, int] = (0, 0, 0)  # epoch, acknowledged, read position
 
     def __str__(self) -> str:
@@ -517,6 +521,7 @@ class World:
             birth = wire.decode_birth(data)
             check(offset == 0 and birth is not None, process, "writes rubbish")
             process.highest = birth.incarnation.generation if birth else 0
+            process.birth = data
 
     # Lives
 
@@ -677,6 +682,9 @@ class World:
                 return f"{process} talks to somebody else"
             if not process.engine.flushed:
                 return f"{process} has something left to send"
+            head = process.own.read(0, PAGE)
+            if head[: len(process.birth)] != process.birth:
+                return f"{process} has not seen yet that its file is not its own"
         for end in (*one.ends.values(), *two.ends.values()):
             missing = self._missing(end)
             if missing:
