@@ -59,7 +59,7 @@ def test_a_new_stream_overtakes_once() -> None:
         scheduler.activate(stream(number))
     assert [serve(scheduler, ENOUGH)[0] for _ in range(3)] == [1, 2, 1]
     scheduler.activate(stream(3))
-    assert [serve(scheduler, ENOUGH)[0] for _ in range(4)] == [3, 2, 1, 3]
+    assert [serve(scheduler, ENOUGH)[0] for _ in range(4)] == [3, 2, 3, 1]
 
 
 def test_a_stream_that_comes_and_goes_does_not_starve_the_others() -> None:
