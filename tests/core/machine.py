@@ -671,25 +671,25 @@ class World:
 
     def explain(self) -> str:
         """Return what is missing to convergence."""
-        if [p.role for p in self.processes] not in ([Role.DIAL, Role.LISTEN], [*reversed(Role)]):
+        if sorted(p.role for p in self.processes) != sorted(Role):
             return f"running: {', '.join(map(str, self.processes))}"
         one, two = self.processes
-        for process, other in ((one, two), (two, one)):
-            if process.engine.state is not State.ESTABLISHED:
-                return f"{process} is {process.engine.state.value}"
-            peer = process.engine.link.peer
-            if peer is None or peer.incarnation != other.engine.link.own.incarnation:
-                return f"{process} talks to somebody else"
-            if not process.engine.flushed:
-                return f"{process} has something left to send"
-            head = process.own.read(0, PAGE)
-            if head[: len(process.birth)] != process.birth:
-                return f"{process} has not seen yet that its file is not its own"
-        for end in (*one.ends.values(), *two.ends.values()):
-            missing = self._missing(end)
-            if missing:
-                return f"{end}: {missing}"
-        return ""
+        missing = [self._unmet(one, two), self._unmet(two, one)]
+        ends = (*one.ends.values(), *two.ends.values())
+        missing += [f"{end}: {what}" for end in ends if (what := self._missing(end))]
+        return next(filter(None, missing), "")
+
+    def _unmet(self, process: Process, other: Process) -> str:
+        """Return what a process still lacks to a session with the other."""
+        engine = process.engine
+        peer = engine.link.peer
+        if engine.state is not State.ESTABLISHED:
+            return f"{process} is {engine.state.value}"
+        if peer is None or peer.incarnation != other.engine.link.own.incarnation:
+            return f"{process} talks to somebody else"
+        if process.own.read(0, len(process.birth)) != process.birth:
+            return f"{process} has not seen yet that its file is not its own"
+        return "" if engine.flushed else f"{process} has something left to send"
 
     def _missing(self, end: End) -> str:
         """Return what an end still waits for that it has a right to."""
