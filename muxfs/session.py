@@ -192,6 +192,7 @@ class Session:
         self._writer_waits = False
         self._left_to_task: Write | None = None
         self._eager_at = 0.0
+        self._woken_for = 0.0
         self._notified = False
         self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
@@ -384,8 +385,7 @@ class Session:
                     await self._writer_bell.wait()
                 self._writer_waits = False
                 continue
-            if engine.active_at == now:
-                self._wake_reader()
+            self._wake_reader()
             in_a_row += 1
             # a task switch costs as much as the copy: not one for each write
             if in_a_row % WRITES_IN_A_ROW == 0:
@@ -405,6 +405,7 @@ class Session:
         self._eager_at = now
         write = self.engine.next_write(now)
         if write is not None and self._write_now(write):
+            self._wake_reader()
             self._dispatch()
         else:
             self._left_to_task = write
@@ -498,7 +499,10 @@ class Session:
         self._progress_lot.unpark_all()
 
     def _wake_reader(self) -> None:
-        """Something was sent, so an answer is likely: leave long pauses."""
+        """Leave long pauses where streams were written: an answer is likely."""
+        if self.engine.active_at == self._woken_for:
+            return
+        self._woken_for = self.engine.active_at
         self._reader_bell.ring()
         if self._napping is not None:
             self._napping.cancel()
