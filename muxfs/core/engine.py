@@ -62,6 +62,8 @@ _SMALL_ROOM: Final = 2048
 """Less ring than this before its end is padded if a control frame does not fit."""
 
 _NEVER: Final = float("inf")
+_NUMBER_TAKEN: Final = Ending(Code.PEER_RESTARTED, "another process took this side's number")
+_IDS_USED_UP: Final = Ending(Code.PEER_RESTARTED, "all stream numbers of the session are used up")
 
 
 @attrs.frozen
@@ -581,7 +583,7 @@ class Engine:
         if birth is not None and its is not None and its > mine:
             self._superseded(birth)
         elif its is not None and its.generation == mine.generation:
-            self._be_born_again(mine.generation + 1, Code.PEER_RESTARTED, now)
+            self._be_born_again(mine.generation + 1, _NUMBER_TAKEN, now)
         else:
             self.restore()
 
@@ -604,6 +606,9 @@ class Engine:
             if not self.link.silent:
                 self._outbound.handle_timeout(now)
             self._measure(now)
+        if self._streams is not None and self._streams.exhausted and self._ending is None:
+            generation = self.link.own.incarnation.generation + 1
+            self._be_born_again(generation, _IDS_USED_UP, now)
         self._judge_silence(now)
 
     def _measure(self, now: float) -> None:
@@ -623,9 +628,8 @@ class Engine:
         if self._ending is not None:
             return
         if self.link.dead:
-            code = Code.PEER_DEAD
-            generation = self.link.own.incarnation.generation + 1
-            self._be_born_again(generation, code, now)
+            ending = Ending(Code.PEER_DEAD, "the other side gave no sign of life")
+            self._be_born_again(self.link.own.incarnation.generation + 1, ending, now)
         elif self.link.silent != self._was_silent:
             self._was_silent = self.link.silent
             event: Event = Silent(self.link.silence) if self._was_silent else Resumed()
@@ -675,7 +679,7 @@ class Engine:
             if rival.generation >= wire.MAX_SEQUENCE:
                 self._fail(Ending(Code.PROTOCOL, "an echo of a generation out of its limits"))
             else:
-                self._be_born_again(rival.generation + 1, Code.PEER_RESTARTED, now)
+                self._be_born_again(rival.generation + 1, _NUMBER_TAKEN, now)
         else:
             self._superseded(None)
 
@@ -736,8 +740,8 @@ class Engine:
         who = f" ({by.text(ItemType.HOST)})" if by and by.text(ItemType.HOST) else ""
         self._fail(Ending(Code.SUPERSEDED, f"another process took this side over{who}"))
 
-    def _be_born_again(self, generation: int, code: Code, now: float) -> None:
-        self._lose(Ending(code, "the other side gave no sign of life"))
+    def _be_born_again(self, generation: int, ending: Ending, now: float) -> None:
+        self._lose(ending)
         self.link.born_again(self._birth(generation))
         self.beat = 0
         self.active_at = now

@@ -156,3 +156,16 @@ def test_a_killed_peer_is_silent_after_three_heartbeats_and_dead_after_its_timeo
     world.run(2.0)
     assert dial.engine.state is State.WAITING
     assert reasons(dial) == [Code.PEER_DEAD]
+
+
+def test_a_side_whose_stream_ids_are_used_up_is_born_again() -> None:
+    world, dial, listen = established()
+    generation = dial.engine.link.own.incarnation.generation
+    streams = dial.engine._streams
+    assert streams is not None
+    streams._next_id = (1 << 32) - 1
+    opened(dial)
+    world.run(2.0)
+    assert dial.engine.link.own.incarnation.generation == generation + 1
+    assert listen.engine.link.established
+    assert dial.engine.can_open
