@@ -45,7 +45,7 @@ from tests.core.machine import (
 
 THOROUGH = os.environ.get("MUXFS_FUZZ") == "thorough"
 FUZZ = settings(
-    max_examples=3000 if THOROUGH else 40,
+    max_examples=3000 if THOROUGH else 80,
     stateful_step_count=200 if THOROUGH else 50,
     deadline=None,
     derandomize=not THOROUGH,
