@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from muxfs._version import __version__
 
 if TYPE_CHECKING:
+    from muxfs.config import SessionConfig
     from muxfs.core.polling import PollPolicy
     from muxfs.core.wire import Code
     from muxfs.errors import (
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         StorageRecovered,
         StorageTrouble,
     )
-    from muxfs.session import Session, SessionConfig, open_session
+    from muxfs.session import Session, open_session
     from muxfs.stream import MuxListener, MuxStream
 
 _HOMES = {
@@ -62,7 +63,8 @@ _HOMES = {
         "StorageRecovered",
         "StorageTrouble",
     ),
-    "muxfs.session": ("Session", "SessionConfig", "open_session"),
+    "muxfs.config": ("SessionConfig",),
+    "muxfs.session": ("Session", "open_session"),
     "muxfs.stream": ("MuxListener", "MuxStream"),
 }
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

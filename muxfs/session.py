@@ -1,36 +1,29 @@
-"""A session as a trio nursery: the engine of `muxfs.core` driven over a storage.
+"""A session as a trio nursery: the embedding API over an engine and its pump.
 
-Three tasks, one each to write the own mailbox, to read the peer's, and to look
-after the files themselves. They never raise: what fails is reported to the engine
-and tried again, and what fails for good ends the session with one `SessionError`
-out of `open_session`.
+Background tasks (`muxfs.pump`) never raise: what fails for good ends the session
+with one `SessionError` out of `open_session`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from getpass import getuser
 from typing import Final, Literal
 
 import attrs
 import trio
-from attrs.validators import ge
 
 from muxfs import process
-from muxfs._version import __version__
+from muxfs.config import SessionConfig
 from muxfs.core import events, link, wire
 from muxfs.core import stream as core
-from muxfs.core.engine import Engine, EngineConfig, Write
+from muxfs.core.engine import Engine
 from muxfs.core.multiplexer import OutOfStreams
-from muxfs.core.polling import PollPolicy
 from muxfs.core.stream import Ending
-from muxfs.core.wire import Buffer, Code, Items, ItemType, Role
+from muxfs.core.wire import Buffer, Code, ItemType, Role
 from muxfs.errors import AlreadyRunning, SessionError
 from muxfs.info import (
     Change,
@@ -41,11 +34,9 @@ from muxfs.info import (
     SessionState,
     SessionStats,
     Silent,
-    StorageRecovered,
-    StorageTrouble,
 )
-from muxfs.storage.access import Access
-from muxfs.storage.base import FileCondition, Marker, Progress, Storage
+from muxfs.pump import EAGER_SIZE, Pump
+from muxfs.storage.base import Progress, Storage
 from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
 
@@ -58,113 +49,12 @@ CLOSE_TIMEOUT: Final = 2.0
 MOST_PATIENCE: Final = 30.0
 """Seconds to which both are raised where the measured round trip asks for it."""
 
-OWN_FILE_BEATS: Final = 4
-"""Heartbeats between looks at the own file; sooner when something is wrong with it."""
-
 CHANGES_KEPT: Final = 256
-READ_BACKOFF: Final = (0.05, 2.0)
-"""First and longest pause in seconds after the peer's file could not be read."""
-
-EAGER_SIZE: Final = 16 << 10
-"""Bytes sent by the application up to which they are written without the writer task."""
-
-EAGER_GAP: Final = 0.0001
-"""Seconds after a write that was not left to the writer task until the next such one: what
-comes meanwhile accumulates, and goes out as one batch."""
-
-WRITES_IN_A_ROW: Final = 4
-"""Writes into memory until other tasks get their turn."""
-
-_NO_MARKER: Final = Marker(0, b"")
-
 RATE_PERIOD: Final = 1.0
 """Seconds over which operations a second are counted, at least."""
 
 DUPLICATE_LOOK: Final = 0.25
 """Seconds between looks at an own file whose last writer may be alive elsewhere."""
-
-
-@attrs.frozen
-class SessionConfig:
-    """How one side of a session behaves. Bytes and seconds."""
-
-    capacity: int = attrs.field(default=wire.DEFAULT_CAPACITY)
-    """Size of the own ring; 256 KiB to 1 GiB, a multiple of 4096."""
-    max_streams: int = attrs.field(default=wire.DEFAULT_MAX_STREAMS, validator=ge(0))
-    """Live streams that the peer may have opened."""
-    initial_credit: int = attrs.field(default=wire.DEFAULT_INITIAL_CREDIT, validator=ge(0))
-    """What the peer may send on a new stream; grows with use, to 16 MiB at the most."""
-    heartbeat: float = attrs.field(default=wire.DEFAULT_HEARTBEAT_MS / 1000, validator=ge(0.001))
-    peer_timeout: float = attrs.field(
-        default=wire.DEFAULT_PEER_TIMEOUT_MS / 1000, validator=ge(0.0)
-    )
-    """Silence after which the peer is given up and streams are reset; 0: never."""
-    poll: PollPolicy = attrs.field(factory=PollPolicy)
-    access: Access | None = None
-    """How files are read and written; None: as the filesystem asks for."""
-    takeover: bool = False
-    """Start although another process of this role is alive; that one then ends."""
-    label: str = ""
-    """Shown to the peer: a job id, for instance."""
-
-    @capacity.validator
-    def _check_capacity(self, _attribute: object, value: int) -> None:
-        if not wire.MIN_CAPACITY <= value <= wire.MAX_CAPACITY or value % wire.PAGE:
-            raise ValueError("capacity must be 256 KiB to 1 GiB, and a multiple of 4096")
-
-    def engine_config(self, speculate: bool) -> EngineConfig:
-        """Return what the core takes of it."""
-        heartbeat = self.heartbeat
-        if self.peer_timeout:
-            # one beat may be late, and one be lost
-            heartbeat = min(heartbeat, self.peer_timeout / (wire.LEAST_BEATS + 1))
-        return EngineConfig(
-            capacity=self.capacity,
-            max_streams=self.max_streams,
-            initial_credit=self.initial_credit,
-            heartbeat=max(1, round(1000 * heartbeat)),
-            peer_timeout=round(self.peer_timeout * 1000),
-            speculate=speculate,
-            items=_items(self.label),
-        )
-
-
-def _items(label: str) -> Items:
-    texts = (
-        (ItemType.SOFTWARE, f"muxfs {__version__}"),
-        (ItemType.HOST, socket.gethostname()),
-        (ItemType.PROCESS, process.identity()),
-        (ItemType.USER, _user()),
-        (ItemType.STARTED, datetime.now(UTC).isoformat(timespec="seconds")),
-        (ItemType.LABEL, label),
-    )
-    return tuple((kind, wire.encode_text(text, 255)) for kind, text in texts if text)
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except (OSError, KeyError):  # a uid without a name, in a container
-        return str(os.geteuid())
-
-
-class _Doorbell:
-    """Wakes one task, which looks at the state itself; rings before it waits are not lost."""
-
-    def __init__(self) -> None:
-        self.rung = False
-        self._lot = trio.lowlevel.ParkingLot()
-
-    def ring(self) -> None:
-        self.rung = True
-        self._lot.unpark()
-
-    async def wait(self) -> None:
-        if self.rung:
-            await trio.lowlevel.checkpoint()
-        else:
-            await self._lot.park()
-        self.rung = False
 
 
 class Session:
@@ -184,24 +74,12 @@ class Session:
         self._streams: dict[core.Stream, MuxStream] = {}
         self._incoming: deque[MuxStream] = deque()
         self._state_lot = trio.lowlevel.ParkingLot()
-        self._progress_lot = trio.lowlevel.ParkingLot()
-        self._writer_bell = _Doorbell()
-        self._reader_bell = _Doorbell()
-        self._keeper_bell = _Doorbell()
-        self._write_deadline = 0.0
-        self._writer_waits = False
-        self._left_to_task: Write | None = None
-        self._eager_at = 0.0
-        self._woken_for = 0.0
-        self._notified = False
-        self._napping: trio.CancelScope | None = None
         self._subscribers: list[trio.MemorySendChannel[Change]] = []
         self.body = trio.CancelScope()
         """Around what the user does; cancelled when the session fails."""
-        self._task_scopes: list[trio.CancelScope] = []
-        self._tasks_running = 0
-        self._troubles: dict[str, int] = {}
-        self._told_troubles: set[int] = set()
+        self.pump = Pump(
+            engine, storage, config.poll, config.heartbeat, self._dispatch, self._publish
+        )
         self._reported = (trio.current_time(), 0)
         self._rate = 0.0
 
@@ -254,7 +132,7 @@ class Session:
             stream = self.engine.open_stream(target, originator)
         except OutOfStreams:
             raise trio.BrokenResourceError("no stream can be opened now") from None
-        self.kick_writer()
+        self.pump.kick_writer()
         return self._wrap(stream)
 
     async def wait_can_open(self) -> None:
@@ -301,28 +179,16 @@ class Session:
 
     # For streams and listeners
 
-    def kick_writer(self, *, eagerly: bool = False) -> None:
-        """Let the writer look for something to write; `eagerly`: at once, if it is idle."""
-        if not eagerly:
-            self._writer_bell.ring()
-            return
-        now = trio.current_time()
-        idle = self._writer_waits and not self._writer_bell.rung
-        if idle and now - self._eager_at > EAGER_GAP:
-            self._write_eagerly(now)
-        else:
-            self._writer_bell.ring()
-
     def send(self, stream: core.Stream, data: Buffer) -> None:
         """Queue bytes of the application, which must not change any more."""
         self.engine.send(stream, data)
-        self.kick_writer(eagerly=len(data) <= EAGER_SIZE)
+        self.pump.kick_writer(eagerly=len(data) <= EAGER_SIZE)
 
     def take(self, stream: core.Stream, most: int) -> Buffer:
         """Take received bytes for the application."""
         data = self.engine.take(stream, most, trio.current_time())
         if stream.credit_due:
-            self.kick_writer()
+            self.pump.kick_writer()
         return data
 
     def next_incoming(self) -> MuxStream | None:
@@ -338,7 +204,7 @@ class Session:
         while (stream := self.next_incoming()) is not None:
             ending = Ending(Code.REFUSED, "nothing listens for streams any more")
             self.engine.refuse(stream._core, ending)  # noqa: SLF001
-        self.kick_writer()
+        self.pump.kick_writer()
         self.incoming_lot.unpark_all()
 
     def _wrap(self, stream: core.Stream) -> MuxStream:
@@ -349,193 +215,6 @@ class Session:
         if self.closed:
             ending = self.engine.ending or Ending(Code.SHUTDOWN, "the session is over")
             raise self.failure or SessionError(ending.code, ending.reason)
-
-    # Tasks
-
-    def start(self, nursery: trio.Nursery) -> None:
-        """Start the session's tasks in the nursery; `shut_down` ends them."""
-        for task in (self._write_loop, self._read_loop, self._keep_files):
-            nursery.start_soon(self._run_task, task)
-            self._tasks_running += 1
-
-    async def _run_task(self, task: Callable[[], Awaitable[None]]) -> None:
-        # shielded: if the user is cancelled from outside, the other side is still to be told
-        scope = trio.CancelScope(shield=True)
-        self._task_scopes.append(scope)
-        try:
-            with scope:
-                await task()
-        finally:
-            self._tasks_running -= 1
-            self._progress_lot.unpark_all()
-
-    async def _write_loop(self) -> None:
-        engine, writer = self.engine, self.storage.writer
-        in_a_row = 0
-        while not engine.finished:
-            now = trio.current_time()
-            engine.handle_timeout(now)
-            write, self._left_to_task = self._left_to_task or engine.next_write(now), None
-            self._dispatch()
-            if write is None:
-                in_a_row = 0
-                self._write_deadline = engine.next_timeout()
-                self._writer_waits = True
-                with trio.move_on_at(self._write_deadline):
-                    await self._writer_bell.wait()
-                self._writer_waits = False
-                continue
-            self._wake_reader()
-            in_a_row += 1
-            # a task switch costs as much as the copy: not one for each write
-            if in_a_row % WRITES_IN_A_ROW == 0:
-                await trio.lowlevel.checkpoint()
-            if self._write_now(write):
-                continue
-            try:
-                await writer.write(write.offset, write.buffers)
-            except OSError as error:
-                self._write_failed(error)
-            else:
-                self._write_succeeded()
-        self._dispatch()
-
-    def _write_eagerly(self, now: float) -> None:
-        """Write without the writer task, which saves its wake-up: for a message now and then."""
-        self._eager_at = now
-        write = self.engine.next_write(now)
-        if write is not None and self._write_now(write):
-            self._wake_reader()
-            self._dispatch()
-        else:
-            self._left_to_task = write
-            self._writer_bell.ring()
-
-    def _write_now(self, write: Write) -> bool:
-        """Write into memory; whether that was possible, though it may have failed."""
-        try:
-            if not self.storage.writer.write_now(write.offset, write.buffers):
-                return False
-        except OSError as error:
-            self._write_failed(error)
-        else:
-            self._write_succeeded()
-        return True
-
-    def _write_succeeded(self) -> None:
-        self.engine.write_done()
-        self._note_recovery("writing")
-        self._progress_lot.unpark_all()
-
-    def _write_failed(self, error: OSError) -> None:
-        self.engine.write_failed(trio.current_time())
-        self._note_trouble("writing", error)
-        self._keeper_bell.ring()
-        self._progress_lot.unpark_all()
-
-    async def _read_loop(self) -> None:
-        backoff = READ_BACKOFF[0]
-        while True:
-            try:
-                more = await self._poll()
-            except OSError as error:
-                self._note_trouble("reading", error)
-                await trio.sleep(backoff)
-                backoff = min(2 * backoff, READ_BACKOFF[1])
-                continue
-            self._note_recovery("reading")
-            backoff = READ_BACKOFF[0]
-            if more:
-                await trio.lowlevel.checkpoint()
-            else:
-                await self._pause()
-
-    async def _pause(self) -> None:
-        """Wait until it is time to look again: woken by the kernel, or as the policy says."""
-        engine, reader, policy = self.engine, self.storage.reader, self.config.poll
-        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
-        pause = policy.pause(trio.current_time() - engine.active_at, reader.immediate)
-        if pause.seconds and reader.notifies:
-            self._notified = await reader.watch(marker, 0, policy.maximum)
-        elif pause.nap and engine.marker is not None:
-            with trio.CancelScope() as self._napping:
-                await reader.watch(marker, pause.nap, pause.seconds)
-            self._napping = None
-        elif pause.seconds:
-            with trio.move_on_after(pause.seconds):
-                await self._reader_bell.wait()
-        else:
-            await trio.lowlevel.checkpoint()
-
-    async def _poll(self) -> bool:
-        """Read once what is due; whether something new was there."""
-        engine = self.engine
-        plan = engine.next_read(trio.current_time())
-        progress = False
-        ring = plan.ring
-        while ring is not None:
-            data = await self._read(*ring)
-            progress = engine.receive_ring(data, trio.current_time()) or progress
-            # the probe showed a batch that is longer: the rest of it at once
-            ring = engine.next_read(trio.current_time()).ring if engine.read_again else None
-        # the kernel told of a change that is not in the ring: then it is in the head
-        if plan.head or (self._notified and not progress):
-            head = await self._read(0, wire.HEAD_LENGTH)
-            engine.receive_head(head, trio.current_time())
-            progress = progress or (plan.ring is None and engine.marker is not None)
-        self._notified = False
-        self._after_reading()
-        return progress
-
-    async def _read(self, offset: int, length: int) -> bytes:
-        data = self.storage.reader.read_now(offset, length)
-        return await self.storage.reader.read(offset, length) if data is None else data
-
-    def _after_reading(self) -> None:
-        self._dispatch()
-        engine = self.engine
-        if engine.wants_write(trio.current_time()) or engine.next_timeout() < self._write_deadline:
-            self.kick_writer()
-        self._progress_lot.unpark_all()
-
-    def _wake_reader(self) -> None:
-        """Leave long pauses where streams were written: an answer is likely."""
-        if self.engine.active_at == self._woken_for:
-            return
-        self._woken_for = self.engine.active_at
-        self._reader_bell.ring()
-        if self._napping is not None:
-            self._napping.cancel()
-
-    async def _keep_files(self) -> None:
-        """Look after the names: heal the own file, follow the peer's (section 12)."""
-        rewritten = beats = 0
-        while True:
-            with trio.move_on_after(self.config.heartbeat):
-                await self._keeper_bell.wait()
-            beats += 1
-            standstill = self.engine.rewritten != rewritten
-            rewritten = self.engine.rewritten
-            try:
-                if beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
-                    await self._check_own_file()
-                peer = self.engine.link
-                if not peer.established or peer.silence > self.config.heartbeat:
-                    await self.storage.reader.refresh()
-            except OSError as error:
-                self._note_trouble("looking after the files", error)
-            else:
-                self._note_recovery("looking after the files")
-
-    async def _check_own_file(self) -> None:
-        writer = self.storage.writer
-        if await writer.inspect() is not FileCondition.INTACT:
-            await writer.recreate()
-            self.engine.restore()
-        else:
-            head = await writer.read_back(0, wire.PAGE)
-            self.engine.receive_own(head, trio.current_time())
-        self._after_reading()
 
     # Telling
 
@@ -587,19 +266,6 @@ class Session:
             except trio.BrokenResourceError:
                 self._subscribers.remove(sender)
 
-    def _note_trouble(self, where: str, error: OSError) -> None:
-        """Tell each kind of error once, until all works again."""
-        number = error.errno or 0
-        if number not in self._told_troubles:
-            self._publish(StorageTrouble(error))
-        self._told_troubles.add(number)
-        self._troubles[where] = number
-
-    def _note_recovery(self, where: str) -> None:
-        if self._troubles.pop(where, None) is not None and not self._troubles:
-            self._told_troubles.clear()
-            self._publish(StorageRecovered())
-
     def report(self) -> bytes:
         """Return the statistics that go into the mailbox's status, as JSON."""
         then, count = self._reported
@@ -618,15 +284,14 @@ class Session:
         ending = Ending(Code.SHUTDOWN, "the other side ended")
         with trio.move_on_after(self._patience(CLOSE_TIMEOUT)):
             self.engine.close(ending)
-            self.kick_writer()
+            self.pump.kick_writer()
             while not self.engine.finished:
-                await self._progress_lot.park()
+                await self.pump.progress_lot.park()
         self.engine.close(ending)  # at once, if the storage hangs
         self._dispatch()
-        for scope in self._task_scopes:
-            scope.cancel()
-        while self._tasks_running:
-            await self._progress_lot.park()
+        self.pump.stop()
+        while self.pump.tasks_running:
+            await self.pump.progress_lot.park()
         for sender in self._subscribers:
             sender.close()
         self._state_lot.unpark_all()
@@ -638,7 +303,7 @@ class Session:
         while not (self.engine.flushed or self.closed):
             with trio.move_on_after(self._patience(FLUSH_TIMEOUT)) as quiet:
                 while self.engine.unsent >= least and not (self.engine.flushed or self.closed):
-                    await self._progress_lot.park()
+                    await self.pump.progress_lot.park()
             if quiet.cancelled_caught:
                 return
             least = min(least, self.engine.unsent)
@@ -680,7 +345,7 @@ async def open_session(
     try:
         session = await _start(own, config, storage, progress)
         async with trio.open_nursery() as nursery:
-            session.start(nursery)
+            session.pump.start(nursery)
             try:
                 with session.body:
                     yield session
@@ -708,7 +373,7 @@ async def _start(
     peer_head = await storage.reader.read(0, wire.HEAD_LENGTH)
     engine = Engine.start(
         role,
-        config.engine_config(speculate=not storage.reader.immediate),
+        config.engine_config(),
         link.first_generation(own_head, peer_head),
         os.urandom,
         trio.current_time(),

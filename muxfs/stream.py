@@ -102,7 +102,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
     async def accept(self, bound_address: str = "") -> None:
         """Answer an incoming stream of `Session.listen(auto_accept=False)`; again is no harm."""
         self._session.engine.accept(self._core, bound_address)
-        self._session.kick_writer()
+        self._session.pump.kick_writer()
         await trio.lowlevel.checkpoint()
 
     async def refuse(self, code: Code, reason: str = "") -> None:
@@ -166,7 +166,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._check_sendable()
                 self._eof_sent = True
                 self._session.engine.finish(self._core)
-                self._session.kick_writer()
+                self._session.pump.kick_writer()
             await trio.lowlevel.checkpoint()
 
     def _piece(self, view: bytes | memoryview, at: int) -> Buffer:
@@ -270,7 +270,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def _let_go(self) -> None:
         self._session.engine.release(self._core)
-        self._session.kick_writer()
+        self._session.pump.kick_writer()
         self.wake()
 
     # For the session
@@ -311,7 +311,7 @@ class MuxListener(trio.abc.Listener[MuxStream]):
             if stream is not None:
                 if self._auto_accept:
                     self._session.engine.accept(stream._core)  # noqa: SLF001
-                    self._session.kick_writer()
+                    self._session.pump.kick_writer()
                 return stream
             await self._session.incoming_lot.park()
 

@@ -19,7 +19,7 @@ MODULES = {
 }
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
-MOST_LINES = 800
+MOST_LINES = 780
 MOST_LINES_OF_A_FUNCTION = 60
 
 NOT_IN_THE_CORE = {"os", "time", "random", "logging", "socket", "threading", "secrets", "datetime"}
@@ -28,7 +28,9 @@ CORE_EXTRAS = {"attrs", "xxhash"}
 FORBIDDEN = {
     # layer: what it must not import
     "muxfs.core": {"muxfs", "trio"} | NOT_IN_THE_CORE,
-    "muxfs.storage": {"muxfs.session", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
+    "muxfs.storage": {"muxfs.session", "muxfs.pump", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
+    "muxfs.pump": {"muxfs.session", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
+    "muxfs.config": {"muxfs.session", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
     "muxfs.session": {"muxfs.forwards", "muxfs.cli"},
     "muxfs.stream": {"muxfs.forwards", "muxfs.cli"},
     "muxfs.forwards": {"muxfs.cli"},

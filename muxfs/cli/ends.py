@@ -22,6 +22,7 @@ from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import NORMAL, Output, ProgressLine, amount
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
+from muxfs.config import SessionConfig
 from muxfs.core.wire import RING_OFFSET, Code
 from muxfs.errors import MuxfsError, SessionError
 from muxfs.forwards.carrier import Carrier
@@ -29,7 +30,7 @@ from muxfs.forwards.dialer import Policy, serve_streams
 from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
 from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_targets
 from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
-from muxfs.session import Session, SessionConfig, open_session
+from muxfs.session import Session, open_session
 from muxfs.storage.filesystem import find_filesystem
 
 HINT_AFTER: Final = 60.0

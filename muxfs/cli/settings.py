@@ -8,9 +8,9 @@ from typing import Final
 
 from muxfs.cli.failures import USAGE, Failure
 from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output, amount
+from muxfs.config import SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
-from muxfs.session import SessionConfig
 from muxfs.storage.access import (
     Access,
     CachedRead,

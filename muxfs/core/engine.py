@@ -76,9 +76,6 @@ class EngineConfig:
     initial_credit: int = wire.DEFAULT_INITIAL_CREDIT
     heartbeat: int = wire.DEFAULT_HEARTBEAT_MS
     peer_timeout: int = wire.DEFAULT_PEER_TIMEOUT_MS
-    speculate: bool = False
-    """Whether a read is a round trip, so that guessing how much came is worth it."""
-
     items: Items = ()
 
 
@@ -118,6 +115,9 @@ class Engine:
     link: Link = attrs.field(init=False)
     active_at: float = 0.0
     beat: int = 0
+    speculate: bool = False
+    """Whether a read is a round trip, so that guessing how much came is worth it."""
+
     written_bytes: int = 0
     read_bytes: int = 0
     _finished_opened: int = 0
@@ -508,6 +508,7 @@ class Engine:
         if ring is None or self._ending is not None:
             return False
         before = ring.position
+        ring.speculate = self.speculate
         try:
             for batch in ring.receive(data):
                 self._receive_batch(batch, len(data), now)
@@ -702,9 +703,7 @@ class Engine:
             min(config.max_batch, peer.max_batch, config.capacity // 4),
             self._pacer,
         )
-        self._inbound = ReceiveRing(
-            epoch, peer.ring_offset, peer.capacity, config.max_batch, speculate=config.speculate
-        )
+        self._inbound = ReceiveRing(epoch, peer.ring_offset, peer.capacity, config.max_batch)
         self._streams = Multiplexer(
             self.role,
             peer.max_streams,

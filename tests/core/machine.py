@@ -5,7 +5,7 @@ applications on their streams. It has no clock and no chance of its own: every s
 a method with explicit arguments (and a seed for the details), so that a hypothesis
 state machine can draw and shrink them, and `explore` can run the same steps fast.
 
-Rule 1: what `muxfs.session` does around an engine is done here in the same order.
+Rule 1: what `muxfs.pump` does around an engine is done here in the same order.
 Rule 2: every broken promise of the protocol raises `Broken`, at the step that shows it.
 """
 
@@ -545,6 +545,7 @@ class World:
             self.rng.randbytes,
             self.now,
         )
+        engine.speculate = self.rng.random() < 0.5
         process = Process(self, role, next(self._numbers), engine, own, peer)
         process.next_look = self.now + CHECK_OWN_FILE
         self.processes.append(process)
@@ -753,7 +754,6 @@ def configs_of(rng: random.Random) -> dict[Role, EngineConfig]:
             initial_credit=rng.choice((1, 1000, 65536, 1 << 20)),
             heartbeat=heartbeat,
             peer_timeout=peer_timeout,
-            speculate=rng.random() < 0.5,
         )
         for role in Role
     }

@@ -502,6 +502,6 @@ def test_it_runs_as_a_guest_of_another_loop() -> None:
 
 
 def test_a_timeout_of_zero_is_never() -> None:
-    assert muxfs.SessionConfig(peer_timeout=0).engine_config(speculate=False).peer_timeout == 0
-    assert muxfs.SessionConfig().engine_config(speculate=False).peer_timeout == TIMEOUT * 1000
+    assert muxfs.SessionConfig(peer_timeout=0).engine_config().peer_timeout == 0
+    assert muxfs.SessionConfig().engine_config().peer_timeout == TIMEOUT * 1000
     assert storage(MemoryFilesystem(), "dial").describe() == "memory"

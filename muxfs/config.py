@@ -1,0 +1,82 @@
+"""How one side of a session behaves, and what it tells of itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+from datetime import UTC, datetime
+from getpass import getuser
+
+import attrs
+from attrs.validators import ge
+
+from muxfs import process
+from muxfs._version import __version__
+from muxfs.core import wire
+from muxfs.core.engine import EngineConfig
+from muxfs.core.polling import PollPolicy
+from muxfs.core.wire import Items, ItemType
+from muxfs.storage.access import Access
+
+
+@attrs.frozen
+class SessionConfig:
+    """How one side of a session behaves. Bytes and seconds."""
+
+    capacity: int = attrs.field(default=wire.DEFAULT_CAPACITY)
+    """Size of the own ring; 256 KiB to 1 GiB, a multiple of 4096."""
+    max_streams: int = attrs.field(default=wire.DEFAULT_MAX_STREAMS, validator=ge(0))
+    """Live streams that the peer may have opened."""
+    initial_credit: int = attrs.field(default=wire.DEFAULT_INITIAL_CREDIT, validator=ge(0))
+    """What the peer may send on a new stream; grows with use, to 16 MiB at the most."""
+    heartbeat: float = attrs.field(default=wire.DEFAULT_HEARTBEAT_MS / 1000, validator=ge(0.001))
+    peer_timeout: float = attrs.field(
+        default=wire.DEFAULT_PEER_TIMEOUT_MS / 1000, validator=ge(0.0)
+    )
+    """Silence after which the peer is given up and streams are reset; 0: never."""
+    poll: PollPolicy = attrs.field(factory=PollPolicy)
+    access: Access | None = None
+    """How files are read and written; None: as the filesystem asks for."""
+    takeover: bool = False
+    """Start although another process of this role is alive; that one then ends."""
+    label: str = ""
+    """Shown to the peer: a job id, for instance."""
+
+    @capacity.validator
+    def _check_capacity(self, _attribute: object, value: int) -> None:
+        if not wire.MIN_CAPACITY <= value <= wire.MAX_CAPACITY or value % wire.PAGE:
+            raise ValueError("capacity must be 256 KiB to 1 GiB, and a multiple of 4096")
+
+    def engine_config(self) -> EngineConfig:
+        """Return what the core takes of it."""
+        heartbeat = self.heartbeat
+        if self.peer_timeout:
+            # one beat may be late, and one be lost
+            heartbeat = min(heartbeat, self.peer_timeout / (wire.LEAST_BEATS + 1))
+        return EngineConfig(
+            capacity=self.capacity,
+            max_streams=self.max_streams,
+            initial_credit=self.initial_credit,
+            heartbeat=max(1, round(1000 * heartbeat)),
+            peer_timeout=round(self.peer_timeout * 1000),
+            items=_items(self.label),
+        )
+
+
+def _items(label: str) -> Items:
+    texts = (
+        (ItemType.SOFTWARE, f"muxfs {__version__}"),
+        (ItemType.HOST, socket.gethostname()),
+        (ItemType.PROCESS, process.identity()),
+        (ItemType.USER, _user()),
+        (ItemType.STARTED, datetime.now(UTC).isoformat(timespec="seconds")),
+        (ItemType.LABEL, label),
+    )
+    return tuple((kind, wire.encode_text(text, 255)) for kind, text in texts if text)
+
+
+def _user() -> str:
+    try:
+        return getuser()
+    except (OSError, KeyError):  # a uid without a name, in a container
+        return str(os.geteuid())

@@ -1,0 +1,312 @@
+"""The three tasks that drive an engine over its storage.
+
+The writer puts what the engine wants written into the own mailbox, the reader polls
+the peer's, and the keeper looks after the files themselves. They never raise: what
+fails is reported to the engine and tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from muxfs.core import wire
+from muxfs.core.engine import Engine, Write
+from muxfs.core.polling import PollPolicy
+from muxfs.info import Change, StorageRecovered, StorageTrouble
+from muxfs.storage.base import FileCondition, Marker, Storage
+
+OWN_FILE_BEATS: Final = 4
+"""Heartbeats between looks at the own file; sooner when something is wrong with it."""
+
+READ_BACKOFF: Final = (0.05, 2.0)
+"""First and longest pause in seconds after the peer's file could not be read."""
+
+EAGER_SIZE: Final = 16 << 10
+"""Bytes sent by the application up to which they are written without the writer task."""
+
+EAGER_GAP: Final = 0.0001
+"""Seconds after a write that was not left to the writer task until the next such one: what
+comes meanwhile accumulates, and goes out as one batch."""
+
+WRITES_IN_A_ROW: Final = 4
+"""Writes into memory until other tasks get their turn."""
+
+_NO_MARKER: Final = Marker(0, b"")
+
+
+class Doorbell:
+    """Wakes one task, which looks at the state itself; rings before it waits are not lost."""
+
+    def __init__(self) -> None:
+        self.rung = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def ring(self) -> None:
+        """Wake it, now or when it next waits."""
+        self.rung = True
+        self._lot.unpark()
+
+    async def wait(self) -> None:
+        """Wait for a ring."""
+        if self.rung:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._lot.park()
+        self.rung = False
+
+
+class Pump:
+    """Moves bytes between one engine and its storage."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        storage: Storage,
+        poll: PollPolicy,
+        heartbeat: float,
+        dispatch: Callable[[], None],
+        publish: Callable[[Change], None],
+    ) -> None:
+        """`dispatch` passes on what the engine found out; it is called after each step."""
+        self.engine = engine
+        self.storage = storage
+        self.progress_lot = trio.lowlevel.ParkingLot()
+        """Unparked whenever something was written or read, or a task ended."""
+        self.tasks_running = 0
+        self._poll_policy = poll
+        self._heartbeat = heartbeat
+        self._dispatch = dispatch
+        self._publish = publish
+        self._scopes: list[trio.CancelScope] = []
+        self._writer_bell = Doorbell()
+        self._reader_bell = Doorbell()
+        self._keeper_bell = Doorbell()
+        self._write_deadline = 0.0
+        self._writer_waits = False
+        self._left_to_task: Write | None = None
+        self._eager_at = 0.0
+        self._woken_for = 0.0
+        self._notified = False
+        self._napping: trio.CancelScope | None = None
+        self._troubles: dict[str, int] = {}
+        self._told_troubles: set[int] = set()
+
+    def start(self, nursery: trio.Nursery) -> None:
+        """Start the tasks in the nursery; `stop` ends them, and nothing else does."""
+        for task in (self._write_loop, self._read_loop, self._keep_files):
+            nursery.start_soon(self._run_task, task)
+            self.tasks_running += 1
+
+    def stop(self) -> None:
+        """Let the tasks end; `tasks_running` falls to zero when they have."""
+        for scope in self._scopes:
+            scope.cancel()
+
+    def kick_writer(self, *, eagerly: bool = False) -> None:
+        """Let the writer look for something to write; `eagerly`: at once, if it is idle."""
+        if not eagerly:
+            self._writer_bell.ring()
+            return
+        now = trio.current_time()
+        idle = self._writer_waits and not self._writer_bell.rung
+        if idle and now - self._eager_at > EAGER_GAP:
+            self._write_eagerly(now)
+        else:
+            self._writer_bell.ring()
+
+    async def _write_loop(self) -> None:
+        engine, writer = self.engine, self.storage.writer
+        in_a_row = 0
+        while not engine.finished:
+            now = trio.current_time()
+            engine.handle_timeout(now)
+            write, self._left_to_task = self._left_to_task or engine.next_write(now), None
+            self._dispatch()
+            if write is None:
+                in_a_row = 0
+                self._write_deadline = engine.next_timeout()
+                self._writer_waits = True
+                with trio.move_on_at(self._write_deadline):
+                    await self._writer_bell.wait()
+                self._writer_waits = False
+                continue
+            self._wake_reader()
+            in_a_row += 1
+            # a task switch costs as much as the copy: not one for each write
+            if in_a_row % WRITES_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+            if self._write_now(write):
+                continue
+            try:
+                await writer.write(write.offset, write.buffers)
+            except OSError as error:
+                self._write_failed(error)
+            else:
+                self._write_succeeded()
+        self._dispatch()
+
+    def _write_eagerly(self, now: float) -> None:
+        """Write without the writer task, which saves its wake-up: for a message now and then."""
+        self._eager_at = now
+        write = self.engine.next_write(now)
+        if write is not None and self._write_now(write):
+            self._wake_reader()
+            self._dispatch()
+        else:
+            self._left_to_task = write
+            self._writer_bell.ring()
+
+    def _write_now(self, write: Write) -> bool:
+        """Write into memory; whether that was possible, though it may have failed."""
+        try:
+            if not self.storage.writer.write_now(write.offset, write.buffers):
+                return False
+        except OSError as error:
+            self._write_failed(error)
+        else:
+            self._write_succeeded()
+        return True
+
+    def _write_succeeded(self) -> None:
+        self.engine.write_done()
+        self._note_recovery("writing")
+        self.progress_lot.unpark_all()
+
+    def _write_failed(self, error: OSError) -> None:
+        self.engine.write_failed(trio.current_time())
+        self._note_trouble("writing", error)
+        self._keeper_bell.ring()
+        self.progress_lot.unpark_all()
+
+    async def _read_loop(self) -> None:
+        backoff = READ_BACKOFF[0]
+        while True:
+            try:
+                more = await self._poll()
+            except OSError as error:
+                self._note_trouble("reading", error)
+                await trio.sleep(backoff)
+                backoff = min(2 * backoff, READ_BACKOFF[1])
+                continue
+            self._note_recovery("reading")
+            backoff = READ_BACKOFF[0]
+            if more:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._pause()
+
+    async def _pause(self) -> None:
+        """Wait until it is time to look again: woken by the kernel, or as the policy says."""
+        engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
+        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
+        pause = policy.pause(trio.current_time() - engine.active_at, reader.immediate)
+        if pause.seconds and reader.notifies:
+            self._notified = await reader.watch(marker, 0, policy.maximum)
+        elif pause.nap and engine.marker is not None:
+            with trio.CancelScope() as self._napping:
+                await reader.watch(marker, pause.nap, pause.seconds)
+            self._napping = None
+        elif pause.seconds:
+            with trio.move_on_after(pause.seconds):
+                await self._reader_bell.wait()
+        else:
+            await trio.lowlevel.checkpoint()
+
+    async def _poll(self) -> bool:
+        """Read once what is due; whether something new was there."""
+        engine = self.engine
+        # known only now: a mailbox that is missing at first tells nothing of its filesystem
+        engine.speculate = not self.storage.reader.immediate
+        plan = engine.next_read(trio.current_time())
+        progress = False
+        ring = plan.ring
+        while ring is not None:
+            data = await self._read(*ring)
+            progress = engine.receive_ring(data, trio.current_time()) or progress
+            # the probe showed a batch that is longer: the rest of it at once
+            ring = engine.next_read(trio.current_time()).ring if engine.read_again else None
+        # the kernel told of a change that is not in the ring: then it is in the head
+        if plan.head or (self._notified and not progress):
+            head = await self._read(0, wire.HEAD_LENGTH)
+            engine.receive_head(head, trio.current_time())
+            progress = progress or (plan.ring is None and engine.marker is not None)
+        self._notified = False
+        self._after_reading()
+        return progress
+
+    async def _read(self, offset: int, length: int) -> bytes:
+        data = self.storage.reader.read_now(offset, length)
+        return await self.storage.reader.read(offset, length) if data is None else data
+
+    def _after_reading(self) -> None:
+        self._dispatch()
+        engine = self.engine
+        if engine.wants_write(trio.current_time()) or engine.next_timeout() < self._write_deadline:
+            self.kick_writer()
+        self.progress_lot.unpark_all()
+
+    def _wake_reader(self) -> None:
+        """Leave long pauses where streams were written: an answer is likely."""
+        if self.engine.active_at == self._woken_for:
+            return
+        self._woken_for = self.engine.active_at
+        self._reader_bell.ring()
+        if self._napping is not None:
+            self._napping.cancel()
+
+    async def _keep_files(self) -> None:
+        """Look after the names: heal the own file, follow the peer's (section 12)."""
+        rewritten = beats = 0
+        while True:
+            with trio.move_on_after(self._heartbeat):
+                await self._keeper_bell.wait()
+            beats += 1
+            standstill = self.engine.rewritten != rewritten
+            rewritten = self.engine.rewritten
+            try:
+                if beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
+                    await self._check_own_file()
+                peer = self.engine.link
+                if not peer.established or peer.silence > self._heartbeat:
+                    await self.storage.reader.refresh()
+            except OSError as error:
+                self._note_trouble("looking after the files", error)
+            else:
+                self._note_recovery("looking after the files")
+
+    async def _check_own_file(self) -> None:
+        writer = self.storage.writer
+        if await writer.inspect() is not FileCondition.INTACT:
+            await writer.recreate()
+            self.engine.restore()
+        else:
+            head = await writer.read_back(0, wire.PAGE)
+            self.engine.receive_own(head, trio.current_time())
+        self._after_reading()
+
+    async def _run_task(self, task: Callable[[], Awaitable[None]]) -> None:
+        # shielded: if the user is cancelled from outside, the other side is still to be told
+        scope = trio.CancelScope(shield=True)
+        self._scopes.append(scope)
+        try:
+            with scope:
+                await task()
+        finally:
+            self.tasks_running -= 1
+            self.progress_lot.unpark_all()
+
+    def _note_trouble(self, where: str, error: OSError) -> None:
+        """Tell each kind of error once, until all works again."""
+        number = error.errno or 0
+        if number not in self._told_troubles:
+            self._publish(StorageTrouble(error))
+        self._told_troubles.add(number)
+        self._troubles[where] = number
+
+    def _note_recovery(self, where: str) -> None:
+        if self._troubles.pop(where, None) is not None and not self._troubles:
+            self._told_troubles.clear()
+            self._publish(StorageRecovered())
