@@ -202,7 +202,7 @@ async def test_the_other_side_learns_of_a_failure(autojump_clock: MockClock) -> 
                 await listen.wait_established()
                 await dial.wait_established()
                 dial.engine._fail(Ending(Code.PROTOCOL, "for a test"))
-                dial.kick_writer()
+                dial.pump.kick_writer()
                 await trio.sleep_forever()
         with trio.fail_after(5):
             async for change in changes:
