@@ -17,6 +17,9 @@ from muxfs.core.wire import BATCH_HEADER, PAGE, BatchHeader
 LARGE_READ: Final = 1 << 20
 """Most that is read on a guess (bytes)."""
 
+MISSES: Final = 4
+"""Polls in a row that may find nothing until guessing ends."""
+
 
 @attrs.frozen
 class Batch:
@@ -41,6 +44,8 @@ class ReceiveRing:
     incomplete: bool = False
     """A batch was seen that is longer than what was read: worth reading again at once."""
     _wanted: int = PAGE
+    _guess: int = PAGE
+    _misses: int = 0
 
     @property
     def extent(self) -> tuple[int, int]:
@@ -79,9 +84,21 @@ class ReceiveRing:
             if header.pad:
                 self.incomplete = True
                 return
-        if self.speculate and at:
-            # where a read is a round trip, guess that as much again has come meanwhile
-            self._wanted = min(LARGE_READ, max(PAGE, 2 * at))
+        if self.speculate:
+            self._wanted = self._speculation(at)
+
+    def _speculation(self, found: int) -> int:
+        """Return how much to read where a read is a round trip: as much again as last time.
+
+        Not only once: a reader that is early by a moment would need two reads for each of
+        the next batches, and never catch up (20 ms a read: half the speed).
+        """
+        if found:
+            self._guess = min(LARGE_READ, max(PAGE, 2 * found))
+            self._misses = 0
+        else:
+            self._misses += 1
+        return self._guess if self._misses <= MISSES else PAGE
 
     def _header(self, view: memoryview) -> BatchHeader | None:
         header = wire.decode_batch_header(view, self.epoch, self.position)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from muxfs.core import wire
-from muxfs.core.inbound import LARGE_READ, ReceiveRing
+from muxfs.core.inbound import LARGE_READ, MISSES, ReceiveRing
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import PAGE, RING_OFFSET
@@ -136,6 +136,8 @@ def test_reads_grow_where_a_read_is_a_round_trip() -> None:
     for _ in range(3):
         ring.write(1000)
     ring.read_all()
+    for _ in range(MISSES):
+        ring.read()
     assert ring.inbound.extent[1] == PAGE
     for _ in range(40):
         ring.write(1000)
