@@ -18,6 +18,7 @@ import trio
 
 from muxfs.cli import hints, settings, tunnel
 from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
+from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import NORMAL, Output, ProgressLine, amount
 from muxfs.cli.signals import Stop
@@ -93,6 +94,7 @@ def _end(role: Literal["listen", "dial"], args: argparse.Namespace) -> End:
 def run(end: End) -> int:
     """Run one end until it is over; return the exit code."""
     _allow_many_connections()
+    keep_freed_memory()
     return trio.run(_run, end)
 
 

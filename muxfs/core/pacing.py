@@ -57,6 +57,9 @@ class Pacer:
 
     delivered: int = 0
     smoothed: float | None = None
+    allowance: int = FLOOR
+    """Bytes that may be in flight; asked for at each write, so it is kept and not worked out."""
+
     _rate: _Extreme = attrs.field(factory=lambda: _Extreme(_RATE_PERIOD))
     _shortest: _Extreme = attrs.field(factory=lambda: _Extreme(_ROUND_TRIP_PERIOD))
 
@@ -68,6 +71,8 @@ class Pacer:
             return
         self._shortest.add(elapsed, now, greatest=False)
         self._rate.add((self.delivered - delivered_then) / elapsed, now, greatest=True)
+        rate = self._rate.best(greatest=True) or 0.0
+        self.allowance = max(FLOOR, int(GAIN * rate * max(self.round_trip, LEAST_ROUND_TRIP)))
 
     def answered(self, elapsed: float) -> None:
         """Count a PING's round trip, for people and for the window's tuning."""
@@ -81,11 +86,3 @@ class Pacer:
         if shortest is not None:
             return shortest
         return self.smoothed if self.smoothed is not None else FIRST_ROUND_TRIP
-
-    @property
-    def allowance(self) -> int:
-        """Bytes that may be in flight."""
-        rate = self._rate.best(greatest=True)
-        if rate is None:
-            return FLOOR
-        return max(FLOOR, int(GAIN * rate * max(self.round_trip, LEAST_ROUND_TRIP)))
