@@ -20,6 +20,7 @@ class Results:
     """All figures of a run: figure, peer, rounds."""
 
     peers: Sequence[str]
+    machine: Mapping[str, str | int | float]
     figures: dict[str, dict[str, list[float]]] = attrs.field(factory=dict)
 
     def add(self, peer: str, figures: Mapping[str, float]) -> None:
@@ -51,7 +52,7 @@ class Results:
             figure: {peer: self.summary(figure, peer) for peer in by_peer}
             for figure, by_peer in self.figures.items()
         }
-        return {"machine": machine(), "summary": summaries, "rounds": self.figures}
+        return {"machine": self.machine, "summary": summaries, "rounds": self.figures}
 
     def table(self) -> str:
         """Return a table, with each peer's ratio to the baseline in brackets."""
@@ -84,13 +85,14 @@ def _processor() -> str:
     return platform.machine()
 
 
-def machine() -> dict[str, str | int]:
-    """Describe where the figures are from."""
+def machine() -> dict[str, str | int | float]:
+    """Describe where the figures are from. Ask before the run: of the load of others."""
     versions = {name: metadata.version(name) for name in ("trio", "xxhash")}
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 0,
         "kernel": platform.release(),
         "python": platform.python_version(),
+        "load before": round(os.getloadavg()[0], 2),
         **versions,
     }

@@ -56,7 +56,7 @@ def measure(
     running: Sequence[peers.Running], chosen: Sequence[works.Work], sizes: works.Sizes
 ) -> report.Results:
     """Do each work with each peer in turn, as often as asked for; then rest."""
-    results = report.Results([peer.name for peer in running])
+    results = report.Results([peer.name for peer in running], report.machine())
     for work in chosen:
         for number in range(sizes.rounds):
             for peer in running:
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ]
         results = measure(running, chosen_works(options.works), sizes)
     progress("")
-    for name, value in report.machine().items():
+    for name, value in results.machine.items():
         print(f"{name}: {value}")
     print(f"medians of {sizes.rounds}; in brackets: against {report.BASELINE}\n")
     print(results.table())
