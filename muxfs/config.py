@@ -6,17 +6,24 @@ import os
 import socket
 from datetime import UTC, datetime
 from getpass import getuser
+from typing import Final
 
 import attrs
-from attrs.validators import ge
+from attrs.validators import ge, le
 
 from muxfs import process
 from muxfs._version import __version__
 from muxfs.core import wire
+from muxfs.core.credit import MAX_WINDOW
 from muxfs.core.engine import EngineConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import Items, ItemType
 from muxfs.storage.access import Access
+
+MAX_TIME: Final = wire.MAX_HEARTBEAT_MS / 1000
+"""Longest heartbeat and peer timeout, in seconds."""
+
+LEAST_TIMEOUT: Final = 0.5
 
 
 @attrs.frozen
@@ -25,13 +32,19 @@ class SessionConfig:
 
     capacity: int = attrs.field(default=wire.DEFAULT_CAPACITY)
     """Size of the own ring; 256 KiB to 1 GiB, a multiple of 4096."""
-    max_streams: int = attrs.field(default=wire.DEFAULT_MAX_STREAMS, validator=ge(0))
+    max_streams: int = attrs.field(
+        default=wire.DEFAULT_MAX_STREAMS, validator=[ge(0), le(wire.DEFAULT_MAX_STREAMS)]
+    )
     """Live streams that the peer may have opened."""
-    initial_credit: int = attrs.field(default=wire.DEFAULT_INITIAL_CREDIT, validator=ge(0))
+    initial_credit: int = attrs.field(
+        default=wire.DEFAULT_INITIAL_CREDIT, validator=[ge(1), le(MAX_WINDOW)]
+    )
     """What the peer may send on a new stream; grows with use, to 16 MiB at the most."""
-    heartbeat: float = attrs.field(default=wire.DEFAULT_HEARTBEAT_MS / 1000, validator=ge(0.001))
+    heartbeat: float = attrs.field(
+        default=wire.DEFAULT_HEARTBEAT_MS / 1000, validator=[ge(0.001), le(MAX_TIME)]
+    )
     peer_timeout: float = attrs.field(
-        default=wire.DEFAULT_PEER_TIMEOUT_MS / 1000, validator=ge(0.0)
+        default=wire.DEFAULT_PEER_TIMEOUT_MS / 1000, validator=le(MAX_TIME)
     )
     """Silence after which the peer is given up and streams are reset; 0: never."""
     poll: PollPolicy = attrs.field(factory=PollPolicy)
@@ -41,6 +54,11 @@ class SessionConfig:
     """Start although another process of this role is alive; that one then ends."""
     label: str = ""
     """Shown to the peer: a job id, for instance."""
+
+    @peer_timeout.validator
+    def _check_peer_timeout(self, _attribute: object, value: float) -> None:
+        if value and value < LEAST_TIMEOUT:
+            raise ValueError(f"peer_timeout must be 0, or {LEAST_TIMEOUT} s at least")
 
     @capacity.validator
     def _check_capacity(self, _attribute: object, value: int) -> None:

@@ -31,6 +31,9 @@ EAGER_GAP: Final = 0.0001
 """Seconds after a write that was not left to the writer task until the next such one: what
 comes meanwhile accumulates, and goes out as one batch."""
 
+READS_IN_A_ROW: Final = 8
+"""Reads out of memory until other tasks get their turn: a peer may write as fast as we read."""
+
 WRITES_IN_A_ROW: Final = 4
 """Writes into memory until other tasks get their turn."""
 
@@ -204,7 +207,8 @@ class Pump:
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         pause = policy.pause(trio.current_time() - engine.active_at, reader.immediate)
         if pause.seconds and reader.notifies:
-            self._notified = await reader.watch(marker, 0, policy.maximum)
+            # not for longer than without: what comes through a server may not wake us
+            self._notified = await reader.watch(marker, 0, pause.seconds)
         elif pause.nap and engine.marker is not None:
             with trio.CancelScope() as self._napping:
                 await reader.watch(marker, pause.nap, pause.seconds)
@@ -223,7 +227,11 @@ class Pump:
         plan = engine.next_read(trio.current_time())
         progress = False
         ring = plan.ring
+        reads = 0
         while ring is not None:
+            reads += 1
+            if reads % READS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
             data = await self._read(*ring)
             progress = engine.receive_ring(data, trio.current_time()) or progress
             # the probe showed a batch that is longer: the rest of it at once

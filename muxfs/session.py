@@ -244,6 +244,8 @@ class Session:
                 self._publish(Established(self.peer))
             case events.Lost(ending):
                 self.peer = None
+                # nobody may listen, and a peer that restarts again and again would fill it
+                self._incoming = deque(s for s in self._incoming if s._core.lost is None)  # noqa: SLF001
                 self._publish(Lost(ending.code, ending.reason))
             case events.Silent(seconds):
                 self._publish(Silent(seconds))
@@ -358,8 +360,12 @@ async def open_session(
     finally:
         with trio.CancelScope(shield=True):
             await storage.aclose()
-    if session.failure is not None and (failure is None or isinstance(failure, trio.Cancelled)):
-        raise session.failure
+    if session.failure is not None:
+        # what the body met of it, before it was cancelled, is only a consequence
+        if failure is None or isinstance(failure, trio.Cancelled):
+            raise session.failure
+        if isinstance(failure, trio.BrokenResourceError | trio.ClosedResourceError):
+            raise session.failure from failure
     if failure is not None:
         raise failure
 
@@ -367,9 +373,9 @@ async def open_session(
 async def _start(
     role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
 ) -> Session:
-    own_head = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
     if not config.takeover:
-        await _refuse_duplicate(storage, own_head)
+        await _refuse_duplicate(storage)
+    own_head = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
     peer_head = await storage.reader.read(0, wire.HEAD_LENGTH)
     engine = Engine.start(
         role,
@@ -383,9 +389,12 @@ async def _start(
     return session
 
 
-async def _refuse_duplicate(storage: Storage, own_head: bytes) -> None:
-    """Raise AlreadyRunning if the own file's last writer is alive (section 7)."""
-    life = link.previous_life(own_head)
+async def _refuse_duplicate(storage: Storage) -> None:
+    """Raise AlreadyRunning if the own file's last writer is alive (section 7).
+
+    Before anything is written: only one process may ever write a mailbox.
+    """
+    life = link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH))
     if life is None or life.ended:
         return
     birth = life.birth
@@ -407,7 +416,7 @@ async def _beats(storage: Storage, life: link.PreviousLife) -> bool:
     with trio.move_on_after(1.5 * life.birth.heartbeat / 1000 + 1):
         while True:
             await trio.sleep(DUPLICATE_LOOK)
-            now = link.previous_life(await storage.writer.read_back(0, wire.HEAD_LENGTH))
+            now = link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH))
             if now is not None and now.signs != life.signs:
                 return not now.ended
     return False

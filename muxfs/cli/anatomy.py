@@ -178,7 +178,8 @@ def _current_epoch(birth: Birth | None, status: Status | None) -> int | None:
     if birth is None or status is None or status.echo is None:
         return None
     pair = (status.incarnation, status.echo)
-    return wire.epoch_of(*(pair if birth.role is Role.DIAL else pair[::-1]))
+    epoch = wire.epoch_of(*(pair if birth.role is Role.DIAL else pair[::-1]))
+    return wire.batch_epoch(epoch, birth.role)
 
 
 def scan(

@@ -36,6 +36,9 @@ from muxfs.storage.filesystem import find_filesystem
 
 HINT_AFTER: Final = 60.0
 """Seconds without a sign of the other side until it is told what this side sees."""
+TAKEOVER_PATIENCE: Final = 30.0
+"""Seconds that the process that was taken over may take to notice it, and leave its ports."""
+TAKEOVER_LOOK: Final = 0.25
 NAME_TIMEOUT: Final = 2.0
 """Seconds that finding this host's full name may take."""
 RESERVED: Final = 40
@@ -158,18 +161,20 @@ def _explain(end: End, error: OSError) -> Failure:
 async def _serve(end: End, stop: Stop) -> None:
     place = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
-    with contextlib.ExitStack() as stack:
-        ports: list[OpenPort] = []
-        for forward in end.forwards:
-            ports.append(await _open_port(forward))
-            stack.callback(ports[-1].close)
-        progress = _Preparation(end.output)
-        path = end.tunnel.session_path
-        opening = open_session(path, role=end.role, config=end.config, progress=progress)
-        async with opening as session:
-            stop.serving.set()
-            progress.end()
-            changes = session.changes()  # before the first checkpoint, so that none is missed
+    progress = _Preparation(end.output)
+    path = end.tunnel.session_path
+    opening = open_session(path, role=end.role, config=end.config, progress=progress)
+    async with opening as session:
+        stop.serving.set()
+        progress.end()
+        changes = session.changes()  # before the first checkpoint, so that none is missed
+        with contextlib.ExitStack() as stack:
+            # only now: a process that runs this side already has the ports, and is the better
+            # thing to tell
+            ports: list[OpenPort] = []
+            for forward in end.forwards:
+                ports.append(await _take_port(forward, end))
+                stack.callback(ports[-1].close)
             await _announce(end, ports, place)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_follow, changes, end, place)
@@ -186,6 +191,17 @@ def _prepare(end: End) -> str:
 async def _in_thread(job: Callable[[], T]) -> T:
     # abandoned where the file server hangs, so that Ctrl-C works
     return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
+
+
+async def _take_port(forward: Forward, end: End) -> OpenPort:
+    """Open the port; after a takeover, as soon as the process that was taken over leaves it."""
+    if end.config.takeover:
+        with trio.move_on_after(TAKEOVER_PATIENCE):
+            while True:
+                with contextlib.suppress(Failure):
+                    return await _open_port(forward)
+                await trio.sleep(TAKEOVER_LOOK)
+    return await _open_port(forward)
 
 
 async def _open_port(forward: Forward) -> OpenPort:

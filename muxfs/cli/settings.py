@@ -8,7 +8,7 @@ from typing import Final
 
 from muxfs.cli.failures import USAGE, Failure
 from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output, amount
-from muxfs.config import SessionConfig
+from muxfs.config import LEAST_TIMEOUT, MAX_TIME, SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
 from muxfs.storage.access import (
@@ -46,12 +46,19 @@ def session_config(args: argparse.Namespace) -> SessionConfig:
     default = SessionConfig()
     return SessionConfig(
         capacity=default.capacity if args.ring is None else capacity(args.ring),
-        peer_timeout=default.peer_timeout if args.peer_timeout is None else args.peer_timeout,
+        peer_timeout=default.peer_timeout if args.peer_timeout is None else _patience(args),
         poll=default.poll if args.poll is None else PollPolicy(*args.poll),
         access=None if args.access is None else access(args.access),
         takeover=args.takeover,
         label=args.label,
     )
+
+
+def _patience(args: argparse.Namespace) -> float:
+    seconds = float(args.peer_timeout)
+    if seconds and not LEAST_TIMEOUT <= seconds <= MAX_TIME:
+        raise Failure(f"--peer-timeout: {seconds:g} s is not 0, nor from 0.5 s to 1 h", USAGE)
+    return seconds
 
 
 def capacity(size: int) -> int:

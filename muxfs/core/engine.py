@@ -122,7 +122,7 @@ class Engine:
     read_bytes: int = 0
     _finished_opened: int = 0
     _finished_torn: int = 0
-    _finished_stale: int = 0
+    _stale: int = 0
     _finished_rewritten: int = 0
     _streams: Multiplexer | None = None
     _outbound: SendRing | None = None
@@ -223,8 +223,8 @@ class Engine:
 
     @property
     def stale_reads(self) -> int:
-        """Reads that showed a batch of an earlier lap or epoch."""
-        return self._finished_stale + (self._inbound.stale if self._inbound else 0)
+        """Reads that did not show what the peer's status says was written."""
+        return self._stale
 
     @property
     def rewritten(self) -> int:
@@ -403,7 +403,6 @@ class Engine:
             return None
         room = min(out.room, out.max_batch)
         if room < wire.ALIGNMENT:
-            self._status_wanted = ack_due
             return self._write_status(now) if ack_due else None
         filling = Filling(room - BATCH_HEADER)
         # half of what may be in flight: one batch on its way while the next one is made
@@ -515,6 +514,7 @@ class Engine:
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
         if ring.position == before:
+            self._stale += self._is_behind(ring)
             return False
         self.read_bytes += ring.position - before
         self.active_at = now
@@ -542,6 +542,17 @@ class Engine:
                 self._pacer.answered(now - sent_at)
         self._changes.pongs.clear()
 
+    def _is_behind(self, ring: ReceiveRing) -> bool:
+        status = self._status_to_us()
+        return status is not None and status.write_position > ring.position
+
+    def _status_to_us(self) -> Status | None:
+        """Return the peer's newest status if it is one of this very session."""
+        status = self.link.status
+        if status is None or not self.link.established:
+            return None
+        return status if status.echo == self.link.own.incarnation else None
+
     def _schedule_ack(self, ring: ReceiveRing, now: float) -> None:
         if not self._ack_owed:
             return
@@ -551,16 +562,16 @@ class Engine:
             self._ack_at = min(self._ack_at, now + ACK_DELAY)
 
     def _take_status(self, now: float) -> None:
-        status = self.link.status
-        if status is None or self._outbound is None or not self.link.established:
+        status = self._status_to_us()
+        if status is None or self._outbound is None:
             return
         self._outbound.acknowledge(status.read_position, now)
         self._note_closing()
 
     def _note_closing(self) -> None:
         """End the session once all that the peer wrote before its closing has been read."""
-        status = self.link.status
-        if status is None or self._inbound is None or not self.link.established:
+        status = self._status_to_us()
+        if status is None or self._inbound is None:
             return
         if status.closed and self._inbound.position >= status.write_position:
             self._lose(Ending(status.code, status.text(ItemType.REASON)))
@@ -697,13 +708,18 @@ class Engine:
         epoch = self.link.epoch
         self._pacer = Pacer()
         self._outbound = SendRing(
-            epoch,
+            wire.batch_epoch(epoch, self.role),
             wire.RING_OFFSET,
             config.capacity,
             min(config.max_batch, peer.max_batch, config.capacity // 4),
             self._pacer,
         )
-        self._inbound = ReceiveRing(epoch, peer.ring_offset, peer.capacity, config.max_batch)
+        self._inbound = ReceiveRing(
+            wire.batch_epoch(epoch, self.role.peer),
+            peer.ring_offset,
+            peer.capacity,
+            config.max_batch,
+        )
         self._streams = Multiplexer(
             self.role,
             peer.max_streams,
@@ -728,7 +744,6 @@ class Engine:
         self._streams.lose_all(ending)
         self._finished_opened += self._streams.opened
         self._finished_torn += self._inbound.torn
-        self._finished_stale += self._inbound.stale
         self._finished_rewritten += self._outbound.rewritten
         self._streams = self._outbound = self._inbound = None
         self._was_silent = False

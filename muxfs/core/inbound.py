@@ -40,7 +40,6 @@ class ReceiveRing:
     position: int = 0
     speculate: bool = False
     torn: int = 0
-    stale: int = 0
     incomplete: bool = False
     """A batch was seen that is longer than what was read: worth reading again at once."""
     _wanted: int = PAGE
@@ -103,8 +102,6 @@ class ReceiveRing:
     def _header(self, view: memoryview) -> BatchHeader | None:
         header = wire.decode_batch_header(view, self.epoch, self.position)
         if header is None:
-            if bytes(view[:2]) == wire.BATCH_MAGIC:
-                self.stale += 1  # an earlier lap or epoch: nothing new, and no fault
             return None
         length = BATCH_HEADER + header.body_length
         room = self.capacity - self.position % self.capacity

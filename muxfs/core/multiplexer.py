@@ -151,6 +151,7 @@ class Multiplexer:
         """Read no more from the stream; the peer is told unless its direction is over."""
         told = stream.receive.peer_ended or stream.lost
         stream.receive.stop()
+        self._release_window(stream)
         if not told:
             self._control.append(
                 Frame(
@@ -168,6 +169,7 @@ class Multiplexer:
         receive = stream.receive
         if stream.lost or receive.peer_ended:
             receive.window.consumed += length  # nothing more will come: no window to grow
+            self._release_window(stream)
             return
         if receive.window.consume(length, now, round_trip) and not stream.credit_due:
             stream.credit_due = True
@@ -416,12 +418,18 @@ class Multiplexer:
     def _settle(self, stream: Stream) -> None:
         """Forget a stream whose two directions are over."""
         if stream.ended and self.streams.pop(stream.stream_id, None) is not None:
-            stream.receive.window.release()
+            self._release_window(stream)
             if stream.opened_here:
                 self._answered(stream)
                 self._own_live -= 1
             self.changes.touched[stream] = None
             self._count_out(stream)
+
+    @staticmethod
+    def _release_window(stream: Stream) -> None:
+        """Give back what the window grew, once nothing more comes and nothing is held."""
+        if stream.receive.peer_ended and not stream.receive.buffered:
+            stream.receive.window.release()
 
     def release(self, stream: Stream) -> None:
         """Note that the application holds the stream no more.

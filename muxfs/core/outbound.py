@@ -18,6 +18,8 @@ from muxfs.core.wire import BATCH_HEADER, Buffer, ProtocolViolation
 LEAST_RETRY: Final = 2.0
 """Seconds without progress before batches are written again (twice that each time)."""
 
+MOST_RETRY: Final = 60.0
+
 
 @attrs.define
 class SentBatch:
@@ -135,7 +137,7 @@ class SendRing:
     def handle_timeout(self, now: float) -> None:
         """Write again what is kept if acks stood still for too long."""
         if now >= self.retry_at:
-            self._retry_after *= 2
+            self._retry_after = min(MOST_RETRY, 2 * self._retry_after)
             self._progress_at = now
             self.rewrite_all()
 

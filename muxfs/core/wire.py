@@ -271,6 +271,11 @@ def epoch_of(dial: Incarnation, listen: Incarnation) -> int:
     return digest.intdigest()
 
 
+def batch_epoch(epoch: int, writer: Role) -> int:
+    """Return what stands in the batches of that writer: one direction is never the other."""
+    return epoch if writer is Role.DIAL else epoch ^ ((1 << 64) - 1)
+
+
 def marker_of(epoch: int, position: int) -> bytes:
     """Bytes at `MARKER_OFFSET` of the batch that stands at `position` of `epoch`."""
     return _MARKER.pack(epoch, position)

@@ -165,17 +165,20 @@ async def dial(target: Target, connect_timeout: float) -> Connection | Refusal:
 async def _connect(target: Target) -> Connection:
     # RFC 6761: localhost is the loopback. Asking the resolver takes longer than connecting.
     hosts = _LOOPBACK if target.host.casefold() == LOCALHOST else (target.host,)
+    errors: list[OSError] = []
     for host in hosts:
         try:
             connection = Connection.of_stream(await trio.open_tcp_stream(host, target.port))
-        except OSError:
-            if host == hosts[-1]:
-                raise
+        except OSError as error:
+            errors.append(error)
             continue
         if connection.local != connection.peer:
             return connection
         # The kernel picked the target's port for our end and connected us to ourselves.
         connection.reset()
+    # a host without IPv6 has another error for ::1 than the one that says why
+    if errors:
+        raise min(errors, key=lambda error: min(map(_telling, _causes(error)), default=0))
     raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
 

@@ -63,6 +63,14 @@ class MailboxWriter(abc.ABC):
     """This side's own mailbox file: one writer for the whole life of a session."""
 
     @abc.abstractmethod
+    async def previous(self, length: int) -> bytes:
+        """Read the start of what stands at the path, which is only opened for reading.
+
+        Another process may still be writing it, so it is looked at before `prepare`.
+        b"" where there is none. Raises OSError.
+        """
+
+    @abc.abstractmethod
     async def prepare(self, size: int, progress: Progress | None = None) -> bytes:
         """Open or create the file and make all of `size` bytes really exist.
 

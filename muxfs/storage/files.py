@@ -243,7 +243,11 @@ def _check(path: str, state: os.stat_result) -> None:
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+    descriptor = os.open(path, flags, 0o600)
+    with contextlib.suppress(OSError):  # SMB and others have no modes
+        if os.fstat(descriptor).st_mode & 0o077:  # copied or restored by a generous tool
+            os.fchmod(descriptor, 0o600)
+    return descriptor
 
 
 def _close(descriptor: int) -> None:

@@ -165,6 +165,12 @@ class MemoryWriter(MailboxWriter):
         self._file: MemoryFile | None = None
         self._size = 0
 
+    async def previous(self, length: int) -> bytes:  # noqa: D102
+        await self._fs.served()
+        self._operations.reads += 1
+        before = self._fs.look_up(self._name)
+        return b"" if before is None else self._fs.read_settled(before, 0, length)
+
     async def prepare(self, size: int, progress: Progress | None = None) -> bytes:  # noqa: D102
         await self._fs.served()
         self._operations.metadata += 1

@@ -97,6 +97,20 @@ class PosixWriter(MailboxWriter):
         self._writing = threading.Lock()
         self._swapping = threading.Lock()
 
+    async def previous(self, length: int) -> bytes:  # noqa: D102
+        def job(_abandoned: threading.Event) -> bytes:
+            read = self._ground.resolve().read
+            descriptor = self._ground.opener.open_peer(self._name, read)
+            if descriptor is None:
+                return b""
+            try:
+                self._ground.operations.reads += 1
+                return read.read(descriptor, 0, length)
+            finally:
+                os.close(descriptor)
+
+        return await self._ground.hop(job)
+
     async def prepare(self, size: int, progress: Progress | None = None) -> bytes:  # noqa: D102
         def job(abandoned: threading.Event) -> bytes:
             self._ground.resolve()

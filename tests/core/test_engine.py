@@ -169,3 +169,20 @@ def test_a_side_whose_stream_ids_are_used_up_is_born_again() -> None:
     assert dial.engine.link.own.incarnation.generation == generation + 1
     assert listen.engine.link.established
     assert dial.engine.can_open
+
+
+def test_the_own_batches_are_not_the_peers() -> None:
+    """A mailbox's ring that was copied into the other file must not be read as the peer's."""
+    world, dial, _ = established()
+    end = opened(dial)
+    dial.send(end, 1000)
+    world.run(0.5, serve)
+    ring = slice(wire.RING_OFFSET, wire.RING_OFFSET + CONFIG.capacity)
+    own = dial.own.read(ring.start, CONFIG.capacity)
+    inbound, outbound = dial.engine._inbound, dial.engine._outbound
+    assert inbound is not None
+    assert outbound is not None
+    inbound.position = 0
+    offset, length = inbound.extent
+    assert not dial.engine.receive_ring(own[offset - ring.start :][:length], world.now)
+    assert inbound.epoch != outbound.epoch

@@ -123,18 +123,19 @@ class HostilePeer(RuleBasedStateMachine):
         self.file.write(wire.status_offset(self.beat), [encoded])
 
     def batch(self, contents: list[Frame], ack: int) -> None:
-        out = self.me.engine._outbound
-        if out is None:
+        inbound = self.me.engine._inbound
+        if inbound is None:
             return
+        epoch = inbound.epoch
         encoded = [wire.encode_frame(frame) for frame in contents]
         length = BATCH_HEADER + sum(map(len, encoded))
         capacity = self.world.configs[self.me.role.peer].capacity
         left = capacity - self.position % capacity
         if length > left:
-            self.put(wire.encode_pad(out.epoch, self.position, ack))
+            self.put(wire.encode_pad(epoch, self.position, ack))
             self.position += left
             self.me.read_all()
-        self.put(wire.encode_batch(out.epoch, self.position, ack, encoded, len(encoded)))
+        self.put(wire.encode_batch(epoch, self.position, ack, encoded, len(encoded)))
         self.position += wire.align(length)
 
     def put(self, buffers: list[wire.Buffer]) -> None:

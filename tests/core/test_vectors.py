@@ -264,15 +264,18 @@ def test_transcript(vector: Vector) -> None:
     dial, listen = incarnation(vector["dial"]), incarnation(vector["listen"])
     assert dial
     assert listen
-    epoch = wire.epoch_of(dial, listen)
-    start = {"epoch": epoch, "position": 0, "capacity": vector["capacity"]}
-    rings = {"dial": ring_of(start), "listen": ring_of(start)}
+    pair = wire.epoch_of(dial, listen)
+    epochs = {role.name.lower(): wire.batch_epoch(pair, role) for role in wire.Role}
+    rings = {
+        name: ring_of({"epoch": epoch, "position": 0, "capacity": vector["capacity"]})
+        for name, epoch in epochs.items()
+    }
     for step in vector["steps"]:
         ring = rings[step["from"]]
         peer = rings["listen" if step["from"] == "dial" else "dial"]
         data = expand(step["hex"])
         assert (ring.position, peer.position) == (step["position"], step["ack"])
-        assert encoded(step, epoch, ring.position) == data
+        assert encoded(step, epochs[step["from"]], ring.position) == data
         (batch,) = ring.receive(data)
         assert batch.header.ack == step["ack"]
         assert ring.position == step["next"]

@@ -9,6 +9,7 @@ from .common import (
     CAPACITY,
     DIAL,
     EPOCH,
+    EPOCH_OF_LISTEN,
     FOUR_GIB,
     LISTEN,
     MAX_BATCH,
@@ -23,7 +24,7 @@ from .common import (
 from .frames import OPENED, data, split
 
 PLACE: dict[str, Any] = {"epoch": EPOCH, "position": 1344}
-AFTER_HELLO: dict[str, Any] = {"epoch": EPOCH, "position": 192}
+AFTER_HELLO: dict[str, Any] = {"epoch": EPOCH_OF_LISTEN, "position": 192}
 NOT_CANONICAL = {"canonical": False}
 HELLO = (OPENED, data(2, 0, b"GET / HTTP/1.0\r\n\r\n", e.FIN))
 ANSWER = (
@@ -85,7 +86,7 @@ def batches_valid() -> Iterator[Vector]:
         "batch-open-data",
         "a client connects and asks",
         HELLO,
-        at={"epoch": EPOCH, "position": 0},
+        at={"epoch": EPOCH_OF_LISTEN, "position": 0},
         ack=0,
     )
     yield batch("batch-answer", "the answer", ANSWER, at={"epoch": EPOCH, "position": 0}, ack=192)
@@ -93,7 +94,7 @@ def batches_valid() -> Iterator[Vector]:
         "batch-control",
         "credit, and a refused stream: RESET and STOP",
         CONTROL,
-        at=AFTER_HELLO,
+        at={"epoch": EPOCH, "position": 192},
         ack=33280,
     )
     yield batch("batch-ack", "no frames: an acknowledgement", at=AFTER_HELLO, ack=192)
@@ -162,6 +163,7 @@ def batches_not_there() -> Iterator[Vector]:
         return batch(f"batch-{name}", comment, HELLO, NOT_YET, **given)
 
     yield wrong("epoch", "of another pair", epoch=EPOCH ^ 1)
+    yield wrong("direction", "of the other side", epoch=EPOCH_OF_LISTEN)
     yield wrong(
         "epoch-swapped",
         "of another byte order",
@@ -292,7 +294,7 @@ class Side:
 
 
 def pair() -> tuple[Side, Side]:
-    dial, listen = Side("dial", EPOCH), Side("listen", EPOCH)
+    dial, listen = Side("dial", EPOCH), Side("listen", EPOCH_OF_LISTEN)
     dial.peer, listen.peer = listen, dial
     return dial, listen
 

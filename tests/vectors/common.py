@@ -16,6 +16,7 @@ MAX_BATCH = 65536
 DIAL = e.incarnation(7, bytes.fromhex("d1a1 0001 0203 0405 0607 0809 0a0b 0c0d"))
 LISTEN = e.incarnation(4, bytes.fromhex("115e 7e40 4142 4344 4546 4748 494a 4b4c"))
 EPOCH = e.epoch(DIAL, LISTEN)
+EPOCH_OF_LISTEN = e.epoch_of_listen(EPOCH)
 
 NOT_YET, IGNORED, PROTOCOL, VERSION = "not-there-yet", "ignored", "protocol", "version"
 

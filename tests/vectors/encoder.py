@@ -41,6 +41,11 @@ def epoch(dial: bytes, listen: bytes) -> int:
     return int.from_bytes(checksum(b"muxfs-epoch-1" + dial + listen), "big")
 
 
+def epoch_of_listen(pair: int) -> int:
+    """What the batches of the listen side carry; those of the dial side carry the epoch itself."""
+    return pair ^ (2**64 - 1)
+
+
 def items(pairs: Items) -> bytes:
     return b"".join(struct.pack(">HH", kind, len(value)) + value for kind, value in pairs)
 
