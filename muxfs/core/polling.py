@@ -13,8 +13,8 @@ import attrs
 
 FRACTION: Final = 1 / 8
 SPIN: Final = 0.0003
-"""Seconds of polling without pause, only where a read is a memory copy (measured: an answer
-of the other process then costs 10 us, and 200 us after a nap)."""
+"""Seconds of polling without pause, only where a read is a memory copy (tmpfs, two processes
+on two cores: a stream's echo takes 0.21 ms with it, 0.31 ms when inotify has to wake us)."""
 
 NAP_FOR: Final = 0.02
 """Seconds of napping inside one worker call; after it, timers of 1 ms granularity do."""
