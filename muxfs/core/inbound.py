@@ -17,8 +17,9 @@ from muxfs.core.wire import BATCH_HEADER, PAGE, BatchHeader
 LARGE_READ: Final = 1 << 20
 """Most that is read on a guess (bytes)."""
 
-MISSES: Final = 4
-"""Polls in a row that may find nothing until guessing ends."""
+MISSES: Final = 1
+"""Polls in a row that may find nothing until guessing ends: each has the file server send a
+batch for nothing (NFS, with a guess of two batches: twice the bytes that were needed)."""
 
 
 @attrs.frozen
@@ -87,13 +88,13 @@ class ReceiveRing:
             self._wanted = self._speculation(at)
 
     def _speculation(self, found: int) -> int:
-        """Return how much to read where a read is a round trip: as much again as last time.
+        """Return how much to read where a read is a round trip: as much as last time.
 
         Not only once: a reader that is early by a moment would need two reads for each of
         the next batches, and never catch up (20 ms a read: half the speed).
         """
         if found:
-            self._guess = min(LARGE_READ, max(PAGE, 2 * found))
+            self._guess = min(LARGE_READ, max(PAGE, found + PAGE))
             self._misses = 0
         else:
             self._misses += 1

@@ -7,6 +7,7 @@ import re
 import ssl
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -95,9 +96,8 @@ async def test_tls(autojump_clock: MockClock, tunnel: Tunnel) -> None:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.skipif(find_spec("httpx") is None, reason="httpx is not installed")
 async def test_httpx() -> None:
-    pytest.importorskip("httpx", reason="httpx is not installed")
-
     async def serve(stream: MuxStream) -> None:
         request = await stream.receive_some()
         assert request.startswith(b"GET /status HTTP/1.1\r\n")
