@@ -91,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     progress("")
     for name, value in results.machine.items():
         print(f"{name}: {value}")
-    print(f"medians of {sizes.rounds}; in brackets: against {report.BASELINE}\n")
+    note = f"; in brackets: against {report.BASELINE}" if "ssh" in options.peers else ""
+    print(f"medians of {sizes.rounds}{note}\n")
     print(results.table())
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n")
