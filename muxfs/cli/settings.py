@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Final
 
 from muxfs.cli.failures import USAGE, Failure
 from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output, amount
 from muxfs.config import LEAST_TIMEOUT, MAX_TIME, SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
-from muxfs.storage.access import (
-    Access,
-    CachedRead,
-    DirectRead,
-    DontneedRead,
-    DsyncWrite,
-    FdatasyncWrite,
-    HeldRead,
-    MemoryRead,
-    MemoryWrite,
-    PlainWrite,
-    ReadAccess,
-    WriteAccess,
-)
-
-_READS: Final[dict[str, Callable[[], ReadAccess]]] = {
-    strategy.name: strategy
-    for strategy in (MemoryRead, CachedRead, HeldRead, DirectRead, DontneedRead)
-}
-_WRITES: Final[dict[str, Callable[[], WriteAccess]]] = {
-    strategy.name: strategy for strategy in (MemoryWrite, PlainWrite, DsyncWrite, FdatasyncWrite)
-}
+from muxfs.storage.access import Access, UnknownStrategy
 
 
 def output(args: argparse.Namespace) -> Output:
@@ -73,11 +50,7 @@ def access(text: str) -> Access | None:
     """Parse READ+WRITE, such as `direct+dsync`; None for `auto`. Raises Failure."""
     if text == "auto":
         return None
-    read, _, write = text.partition("+")
-    if read not in _READS or write not in _WRITES:
-        raise Failure(
-            f"--access: {text!r} is not READ+WRITE, where READ is one of {', '.join(_READS)} "
-            f"and WRITE one of {', '.join(_WRITES)}",
-            USAGE,
-        )
-    return Access(_READS[read](), _WRITES[write]())
+    try:
+        return Access.named(text)
+    except UnknownStrategy as error:
+        raise Failure(f"--access: {error}", USAGE) from None

@@ -45,6 +45,11 @@ class Operations:
     syncs: int = 0
     metadata: int = 0  # open, stat, close of names
 
+    def count_read(self, metadata: int) -> None:
+        """Count one read, and the opens and stats that come with it."""
+        self.reads += 1
+        self.metadata += metadata
+
     @property
     def total(self) -> int:
         """All operations together."""

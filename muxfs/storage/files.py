@@ -183,7 +183,7 @@ class Filler:
     def read(self, offset: int, length: int) -> bytes:
         """Read as the server has it; short at the end of the file."""
         with self.file.checking as descriptor:
-            self.operations.reads += 1
+            self.operations.count_read(self.access.read.metadata)
             return self.access.read.read(descriptor, offset, length)
 
     def fill(self, size: int, progress: Progress | None) -> None:

@@ -104,7 +104,7 @@ class PosixWriter(MailboxWriter):
             if descriptor is None:
                 return b""
             try:
-                self._ground.operations.reads += 1
+                self._ground.operations.count_read(read.metadata)
                 return read.read(descriptor, 0, length)
             finally:
                 os.close(descriptor)
@@ -184,8 +184,10 @@ class PosixWriter(MailboxWriter):
     def _write(self, offset: int, buffers: Sequence[Buffer]) -> None:
         access = self._ground.resolve()
         with self._held().writing as descriptor:
-            self._ground.operations.writes += 1
-            self._ground.operations.syncs += access.write.syncs
+            operations = self._ground.operations
+            operations.writes += 1
+            operations.syncs += access.write.syncs
+            operations.metadata += access.write.metadata
             access.write.write(descriptor, offset, buffers)
 
     def _make(self, size: int, progress: Progress | None, abandoned: threading.Event) -> bytes:
@@ -309,9 +311,10 @@ class PosixReader(MailboxReader):
         if handle is None:
             return b""
         try:
+            read = self._ground.resolve().read
             with handle as descriptor:
-                self._ground.operations.reads += 1
-                return self._ground.resolve().read.read(descriptor, offset, length)
+                self._ground.operations.count_read(read.metadata)
+                return read.read(descriptor, offset, length)
         except OSError as error:
             if error.errno not in GONE:
                 raise

@@ -14,22 +14,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxfs.storage import access
 from muxfs.storage.access import (
     ALIGNMENT,
+    READS,
+    WRITES,
+    Access,
     BufferPool,
     CachedRead,
+    CloseWrite,
     DirectRead,
     DontneedRead,
-    DsyncWrite,
     FdatasyncWrite,
     HeldRead,
-    MemoryRead,
-    MemoryWrite,
-    PlainWrite,
     ReadAccess,
+    ReopenRead,
+    StatxRead,
+    UnknownStrategy,
     WriteAccess,
     aligned,
+    reads,
     revalidate,
     write_all,
 )
@@ -37,8 +40,6 @@ from muxfs.storage.access import (
 from .conftest import os_error
 
 CONTENT = bytes(range(251)) * 200  # 50,200 bytes: no multiple of a page
-READS = [HeldRead, MemoryRead, CachedRead, DirectRead, DontneedRead]
-WRITES = [PlainWrite, MemoryWrite, DsyncWrite, FdatasyncWrite]
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +75,13 @@ def read_once(strategy: ReadAccess, path: str, offset: int, length: int) -> byte
         os.close(descriptor)
 
 
-@pytest.mark.parametrize("kind", READS)
+@pytest.mark.parametrize("kind", READS.values())
 @given(offset=st.integers(0, len(CONTENT) + 5000), length=st.integers(0, len(CONTENT) + 5000))
 def test_any_range_is_read(path: str, kind: type[ReadAccess], offset: int, length: int) -> None:
     assert read_once(kind(), path, offset, length) == CONTENT[offset : offset + length]
 
 
-@pytest.mark.parametrize("kind", READS)
+@pytest.mark.parametrize("kind", READS.values())
 @given(offset=st.integers(0, len(CONTENT) + 5000), length=st.integers(0, len(CONTENT) + 5000))
 def test_what_is_read_at_once_is_the_same(
     path: str, kind: type[ReadAccess], offset: int, length: int
@@ -96,7 +97,7 @@ def test_what_is_read_at_once_is_the_same(
     assert strategy.immediate or data is None
 
 
-@pytest.mark.parametrize("kind", [HeldRead, DontneedRead])
+@pytest.mark.parametrize("kind", [HeldRead, DontneedRead, StatxRead, ReopenRead])
 def test_read_that_comes_in_pieces(path: str, kind: type[ReadAccess], monkeypatch) -> None:
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, at: pread(fd, min(length, 1000), at))
@@ -205,12 +206,116 @@ def test_dontneed_drops_whole_pages_before_each_read(path: str, monkeypatch) -> 
 
 def test_dontneed_asks_for_the_size_where_a_read_is_short(path: str, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(access, "revalidate", lambda fd: not asked.append(fd))
+    monkeypatch.setattr(reads, "revalidate", lambda fd: not asked.append(fd))
     assert read_once(DontneedRead(), path, 0, 100) == CONTENT[:100]
     assert not asked
 
     assert read_once(DontneedRead(), path, 50000, 1000) == CONTENT[50000:]
     assert len(asked) == 1
+
+
+def test_statx_asks_for_the_attributes_then_drops_the_pages(path: str, monkeypatch) -> None:
+    dropped = count_dontneed(monkeypatch)
+    really = reads.revalidate
+    asked = []
+
+    def spy(descriptor: int) -> bool:
+        asked.append(list(dropped))
+        return really(descriptor)
+
+    monkeypatch.setattr(reads, "revalidate", spy)
+    assert read_once(StatxRead(), path, 50000, 1000) == CONTENT[50000:]
+
+    assert asked == [[]]  # once, and first
+    assert dropped == [(49152, 4096)]
+
+
+def test_reopen_opens_anew_for_each_read_and_closes(path: str, monkeypatch) -> None:
+    strategy = ReopenRead()
+    descriptor = strategy.open(path, os.O_RDONLY)
+    opened, closed = count_opens(monkeypatch)
+    for _ in range(3):
+        assert strategy.read(descriptor, 17, 4321) == CONTENT[17 : 17 + 4321]
+    os.close(descriptor)
+
+    assert [name for name, _ in opened] == [f"/proc/self/fd/{descriptor}"] * 3
+    assert len(closed) == 4
+
+
+def test_reopen_reads_the_file_that_is_held_whatever_the_name_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "held").write_bytes(b"held")
+    strategy = ReopenRead()
+    descriptor = strategy.open(str(tmp_path / "held"), os.O_RDONLY)
+    (tmp_path / "other").write_bytes(b"other")
+    os.rename(tmp_path / "other", tmp_path / "held")
+
+    assert strategy.read(descriptor, 0, 10) == b"held"
+    os.close(descriptor)
+
+
+def count_opens(monkeypatch) -> tuple[list[tuple[str, int]], list[int]]:
+    """Record the names and flags of all that is opened, and what is closed."""
+    opened: list[tuple[str, int]] = []
+    closed: list[int] = []
+    really_open, really_close = os.open, os.close
+
+    def spy_open(name, flags, *mode):
+        opened.append((str(name), flags))
+        return really_open(name, flags, *mode)
+
+    def spy_close(descriptor):
+        closed.append(descriptor)
+        really_close(descriptor)
+
+    monkeypatch.setattr(os, "open", spy_open)
+    monkeypatch.setattr(os, "close", spy_close)
+    return opened, closed
+
+
+@pytest.mark.parametrize("kind", READS.values())
+def test_no_reader_opens_for_writing(path: str, monkeypatch, kind: type[ReadAccess]) -> None:
+    opened, _ = count_opens(monkeypatch)
+    read_once(kind(), path, 17, 4321)
+
+    assert opened
+    assert all(flags & os.O_ACCMODE == os.O_RDONLY for _, flags in opened)
+
+
+def test_close_write_closes_what_it_wrote_to(target: int, monkeypatch) -> None:
+    opened, closed = count_opens(monkeypatch)
+    CloseWrite().write(target, 3, [b"x"])
+
+    assert [name for name, _ in opened] == [f"/proc/self/fd/{target}"]
+    assert len(closed) == 1
+    assert target not in closed
+
+
+def test_close_write_raises_what_close_tells(target: int, monkeypatch) -> None:
+    really_close = os.close
+
+    def full(descriptor):
+        really_close(descriptor)
+        raise OSError(errno.ENOSPC, "told late")
+
+    monkeypatch.setattr(os, "close", full)
+    with pytest.raises(OSError, match="told late"):
+        CloseWrite().write(target, 0, [b"x"])
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("read", READS)
+def test_pairs_by_name(read: str, write: str) -> None:
+    pair = Access.named(f"{read}+{write}")
+
+    assert (type(pair.read), type(pair.write)) == (READS[read], WRITES[write])
+    assert pair.name == f"{read}+{write}"
+
+
+@pytest.mark.parametrize("name", ["", "direct", "+dsync", "direct+", "direct+direct"])
+def test_unknown_pairs(name: str) -> None:
+    with pytest.raises(UnknownStrategy, match="memory, cached, held, direct, dontneed"):
+        Access.named(name)
 
 
 def test_revalidate(path: str) -> None:
@@ -262,7 +367,7 @@ def test_filesystem_without_nowait_is_asked_once(path: str, monkeypatch) -> None
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("kind", WRITES)
+@pytest.mark.parametrize("kind", WRITES.values())
 def test_write(target: int, kind: type[WriteAccess]) -> None:
     os.pwrite(target, b"." * 20, 0)
     kind().write(target, 3, [b"ab", bytearray(b"c"), memoryview(b"def"), b""])

@@ -11,16 +11,7 @@ import trio
 from trio.testing import assert_checkpoints
 
 from muxfs.core.wire import HEAD_LENGTH
-from muxfs.storage.access import (
-    Access,
-    CachedRead,
-    DirectRead,
-    DontneedRead,
-    DsyncWrite,
-    FdatasyncWrite,
-    HeldRead,
-    PlainWrite,
-)
+from muxfs.storage.access import Access
 from muxfs.storage.base import FileCondition, Marker, Storage
 from muxfs.storage.memory import MemoryFilesystem
 from muxfs.storage.posix import PosixStorage
@@ -29,13 +20,15 @@ from .conftest import PATIENCE, held_open, os_error, wait_until
 
 SIZE = 3 * 65536 + 1000
 
-ACCESS = {
-    "default": lambda: None,
-    "held+plain": lambda: Access(HeldRead(), PlainWrite()),
-    "cached+plain": lambda: Access(CachedRead(), PlainWrite()),
-    "direct+dsync": lambda: Access(DirectRead(), DsyncWrite()),
-    "dontneed+fdatasync": lambda: Access(DontneedRead(), FdatasyncWrite()),
-}
+ACCESS = [
+    "default",
+    "held+plain",
+    "cached+plain",
+    "direct+dsync",
+    "dontneed+fdatasync",
+    "statx+close",
+    "reopen+close",
+]
 
 
 class Files:
@@ -46,7 +39,8 @@ class Files:
         self.access = access
 
     def storage(self, own: str, peer: str) -> Storage:
-        return PosixStorage(self.directory, own, peer, ACCESS[self.access]())
+        access = None if self.access == "default" else Access.named(self.access)
+        return PosixStorage(self.directory, own, peer, access)
 
     def unlink(self, name: str) -> None:
         os.unlink(self.directory / name)
