@@ -16,7 +16,6 @@ from typing import Final
 import attrs
 
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
-from muxfs.cli.output import amount, span
 from muxfs.core import wire
 from muxfs.core.wire import (
     ALIGNMENT,
@@ -35,6 +34,7 @@ from muxfs.core.wire import (
     Status,
 )
 from muxfs.errors import printable
+from muxfs.units import amount, span
 
 DATA_ERROR: Final = os.EX_DATAERR
 PIECE: Final = 1 << 20

@@ -24,8 +24,8 @@ import attrs
 from xxhash import xxh3_128
 
 from muxfs.cli.failures import UNAVAILABLE, Failure, exit_code_of
-from muxfs.cli.output import amount, span
 from muxfs.storage.filesystem import find_filesystem
+from muxfs.units import amount, span
 
 MEMORY_DIRECTORY: Final = "/dev/shm"  # noqa: S108  (a private directory is made in it)
 ROOM: Final = 64 << 20

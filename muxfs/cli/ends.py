@@ -20,7 +20,7 @@ from muxfs.cli import hints, settings, tunnel
 from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.journal import Journal, no_sign
-from muxfs.cli.output import NORMAL, Output, ProgressLine, amount
+from muxfs.cli.output import NORMAL, Output, ProgressLine
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
 from muxfs.config import SessionConfig
@@ -33,6 +33,7 @@ from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_target
 from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
 from muxfs.session import Session, open_session
 from muxfs.storage.filesystem import find_filesystem
+from muxfs.units import amount
 
 HINT_AFTER: Final = 60.0
 """Seconds without a sign of the other side until it is told what this side sees."""

@@ -6,7 +6,7 @@ import os
 
 import attrs
 
-from muxfs.cli.output import VERBOSE, Output, amount, span
+from muxfs.cli.output import VERBOSE, Output
 from muxfs.core.wire import Code
 from muxfs.forwards import events
 from muxfs.forwards.listener import OpenPort
@@ -20,6 +20,7 @@ from muxfs.info import (
     StorageRecovered,
     StorageTrouble,
 )
+from muxfs.units import amount, span
 
 
 @attrs.frozen

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from muxfs.cli.failures import USAGE, Failure
-from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output, amount
+from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output
 from muxfs.config import LEAST_TIMEOUT, MAX_TIME, SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
 from muxfs.storage.access import Access, UnknownStrategy
+from muxfs.units import amount
 
 
 def output(args: argparse.Namespace) -> Output:

@@ -17,7 +17,6 @@ import attrs
 from muxfs import process
 from muxfs.cli import tunnel as tunnels
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
-from muxfs.cli.output import amount, span
 from muxfs.core import wire
 from muxfs.core.wire import (
     Birth,
@@ -30,6 +29,7 @@ from muxfs.core.wire import (
 )
 from muxfs.errors import printable
 from muxfs.storage.filesystem import default_access, find_filesystem
+from muxfs.units import amount, span
 
 LOOK_INTERVAL: Final = 0.2
 """Seconds between looks at ends whose beat must be seen to move."""

@@ -10,8 +10,8 @@ import pytest
 
 from muxfs.cli import arguments, settings, tunnel
 from muxfs.cli.failures import Failure
-from muxfs.cli.output import amount, span
 from muxfs.storage.access import DirectRead, DsyncWrite
+from muxfs.units import amount, span
 
 
 @pytest.mark.parametrize(
