@@ -197,7 +197,7 @@ class Pump:
             self._note_recovery("reading")
             backoff = READ_BACKOFF[0]
             if more:
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(self.storage.reader.least_pause)
             else:
                 await self._pause()
 
@@ -205,7 +205,8 @@ class Pump:
         """Wait until it is time to look again: woken by the kernel, or as the policy says."""
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
-        pause = policy.pause(trio.current_time() - engine.active_at, reader.immediate)
+        quiet = trio.current_time() - engine.active_at
+        pause = policy.pause(quiet, reader.immediate, reader.least_pause)
         if pause.seconds and reader.notifies:
             # not for longer than without: what comes through a server may not wake us
             self._notified = await reader.watch(marker, 0, pause.seconds)
@@ -215,6 +216,7 @@ class Pump:
             self._napping = None
         elif pause.seconds:
             with trio.move_on_after(pause.seconds):
+                await trio.sleep(reader.least_pause)
                 await self._reader_bell.wait()
         else:
             await trio.lowlevel.checkpoint()

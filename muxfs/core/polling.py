@@ -37,10 +37,13 @@ class PollPolicy:
     minimum: float = 0.001
     maximum: float = 1.0
 
-    def pause(self, quiet: float, immediate: bool) -> Pause:
-        """Return the pause after `quiet` seconds without traffic in either direction."""
+    def pause(self, quiet: float, immediate: bool, least: float = 0.0) -> Pause:
+        """Return the pause after `quiet` seconds without traffic in either direction.
+
+        `least`: what the filesystem asks for, whatever the policy says.
+        """
         if immediate and quiet < SPIN:
             return Pause(0.0)
         if immediate and quiet < NAP_FOR:
             return Pause(NAP_FOR - quiet, nap=max(SHORTEST_NAP, quiet * FRACTION))
-        return Pause(min(self.maximum, max(self.minimum, quiet * FRACTION)))
+        return Pause(max(least, min(self.maximum, max(self.minimum, quiet * FRACTION))))

@@ -135,6 +135,11 @@ class MailboxReader(abc.ABC):
         """Whether reads are memory copies that cannot block, so that spinning on them is cheap."""
 
     @property
+    def least_pause(self) -> float:
+        """Seconds that must pass between two polls, for the filesystem's sake."""
+        return 0.0
+
+    @property
     def notifies(self) -> bool:
         """Whether `watch` is woken by changes of any part of the file, and costs nothing."""
         return False

@@ -1,46 +1,49 @@
 """Which filesystem a path lies on, and how mailboxes on it are read and written.
 
-Identified from `/proc/self/mountinfo` (proc(5)): statfs gives only a number, and
-for all of FUSE the same one.
+Identified from `/proc/self/mountinfo` (proc(5)): statfs gives only a number, for all
+of NFS and all of FUSE the same one. It is asked where there is no `/proc`, and
+whether a filesystem that seems local really is.
 """
 
 from __future__ import annotations
 
-import enum
+import ctypes
 import os
 import re
 from typing import Final
 
 import attrs
 
-from muxfs.storage.access import (
-    Access,
-    CachedRead,
-    DirectRead,
-    DsyncWrite,
-    MemoryRead,
-    MemoryWrite,
-    PlainWrite,
-)
+from muxfs.storage.access import Access
+from muxfs.storage.choices import Choice, Kind, choice_for
 
 MOUNTINFO: Final = "/proc/self/mountinfo"
 
+MAGICS: Final = {
+    0x6969: "nfs",
+    0x517B: "cifs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "cifs",
+    0x65735546: "fuse",
+    0x00C36400: "ceph",
+    0x0BD00BD0: "lustre",
+    0x47504653: "gpfs",
+    0x19830326: "beegfs",
+    0x01021997: "9p",
+    0x786F4256: "vboxsf",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x01021994: "tmpfs",
+    0x858458F6: "ramfs",
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x2FC12FC1: "zfs",
+    0x794C7630: "overlay",
+    0xF2F52010: "f2fs",
+}
+"""What statfs(2) says; ext2 and ext3 have the number of ext4, virtiofs that of FUSE."""
 
-class Kind(enum.Enum):
-    """What matters to mailboxes about a filesystem."""
-
-    MEMORY = "memory"  # local, its files are memory
-    LOCAL = "local"  # local, on a disk of this host
-    NETWORK = "network"  # other hosts may write it, or nothing is known about it
-
-
-_MEMORY: Final = frozenset({"tmpfs", "ramfs", "devtmpfs"})
-# One kernel mounts these at a time. overlay counts: what two hosts share cannot
-# be seen through one, and its upper layer must be local.
-_LOCAL: Final = frozenset(
-    {"bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "jfs", "msdos", "nilfs2"}
-    | {"ntfs", "ntfs3", "overlay", "reiserfs", "vfat", "xfs", "zfs"}
-)
 # The mount options that explain what people see; the other thirty do not.
 _TELLING: Final = frozenset(
     {"ac", "cache", "dir_cache", "lookupcache", "noac", "nolock", "proto", "ro", "soft", "sync"}
@@ -61,11 +64,14 @@ class Filesystem:
     """Mount options, the mount's own first, then the superblock's; each once."""
 
     @property
+    def choice(self) -> Choice:
+        """How mailboxes are read and written there at first."""
+        return choice_for(self.type, self.source)
+
+    @property
     def kind(self) -> Kind:
         """Whether this host's kernel is the only one to change its files; unknown counts as not."""
-        if self.type in _MEMORY:
-            return Kind.MEMORY
-        return Kind.LOCAL if self.type in _LOCAL else Kind.NETWORK
+        return self.choice.kind
 
     def describe(self) -> str:
         """Describe it shortly for people: `nfs4 (nas1:/home), vers=4.2`."""
@@ -83,8 +89,11 @@ def find_filesystem(path: str) -> Filesystem:
     Raises OSError where `path` does not exist.
     """
     device = os.stat(path).st_dev
-    mounts = read_mounts()
-    return choose_mount(mounts, os.path.realpath(path), device)
+    found = choose_mount(read_mounts(), os.path.realpath(path), device)
+    told = statfs_type(path)
+    if told is not None and (found is UNKNOWN or choice_for(told).kind is not found.kind):
+        return attrs.evolve(UNKNOWN, type=told)  # no /proc, or a mount that a chroot hides
+    return found
 
 
 def guess_filesystem(path: str) -> Filesystem:
@@ -143,19 +152,22 @@ def choose_mount(mounts: list[tuple[int, Filesystem]], path: str, device: int | 
     return UNKNOWN
 
 
-def default_access(filesystem: Filesystem) -> Access:
-    """Choose how to read and write mailboxes there.
+def statfs_type(path: str) -> str | None:
+    """Name the filesystem by the number that statfs(2) gives; None for one that is not known."""
+    try:
+        statfs = ctypes.CDLL(None, use_errno=True).statfs
+    except AttributeError:
+        return None
+    result = ctypes.create_string_buffer(512)  # struct statfs has 120 bytes
+    if statfs(os.fsencode(path), result):
+        return None
+    magic = ctypes.c_long.from_buffer(result).value  # f_type is its first field
+    return MAGICS.get(magic & 0xFFFFFFFF)  # some have the highest bit, and come out negative
 
-    On a local filesystem both ends use one kernel's page cache, which is coherent:
-    a write is seen by the next read, without any sync; so too where this host is
-    itself the server of the other one. Everything else, above all the unknown, gets
-    what was right on every filesystem measured.
-    """
-    if filesystem.kind is Kind.MEMORY:
-        return Access(MemoryRead(), MemoryWrite())
-    if filesystem.kind is Kind.LOCAL:
-        return Access(CachedRead(), PlainWrite())
-    return Access(DirectRead(), DsyncWrite())
+
+def default_access(filesystem: Filesystem) -> Access:
+    """Make the strategies with which mailboxes there are read and written at first."""
+    return filesystem.choice.make()
 
 
 def _holds(mount_point: str, path: str) -> bool:

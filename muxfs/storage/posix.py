@@ -252,6 +252,11 @@ class PosixReader(MailboxReader):
         return self._notifier is not None
 
     @property
+    def least_pause(self) -> float:  # noqa: D102
+        filesystem = self._ground.filesystem
+        return filesystem.choice.least_pause if filesystem is not None else 0.0
+
+    @property
     def immediate(self) -> bool:  # noqa: D102
         access = self._ground.access
         return access is not None and self._handle is not None and access.read.immediate

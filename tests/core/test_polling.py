@@ -40,3 +40,10 @@ def test_other_limits() -> None:
     policy = PollPolicy(0.05, 0.2)
     assert policy.pause(0.0, immediate=False).seconds == 0.05
     assert policy.pause(60.0, immediate=False).seconds == 0.2
+
+
+def test_what_the_filesystem_asks_for_goes_before_the_policy() -> None:
+    policy = PollPolicy(0.0001, 0.0005)
+    assert policy.pause(0.0, immediate=False, least=0.001).seconds == 0.001
+    assert policy.pause(60.0, immediate=False, least=0.001).seconds == 0.001
+    assert POLICY.pause(60.0, immediate=False, least=0.001).seconds == POLICY.maximum

@@ -8,16 +8,17 @@ from pathlib import Path
 import pytest
 
 from muxfs.storage import filesystem
+from muxfs.storage.choices import Kind
 from muxfs.storage.filesystem import (
     UNKNOWN,
     Filesystem,
-    Kind,
     choose_mount,
     default_access,
     find_filesystem,
     guess_filesystem,
     parse_mount,
     read_mounts,
+    statfs_type,
 )
 
 MOUNTINFO = rb"""
@@ -78,8 +79,9 @@ def test_later_of_two_mounts_on_one_point(mounts) -> None:
 def test_no_mount_at_all(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(filesystem, "MOUNTINFO", str(tmp_path / "missing"))
 
-    assert find_filesystem(str(tmp_path)) == guess_filesystem("/x") == UNKNOWN
+    assert guess_filesystem("/x") == UNKNOWN
     assert UNKNOWN.kind is Kind.NETWORK
+    assert find_filesystem(str(tmp_path)).type == statfs_type(str(tmp_path))
 
 
 def test_options_of_mount_and_superblock_each_once() -> None:
@@ -106,27 +108,39 @@ def test_description_for_people(mounts, path: str, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "kind", "access"),
+    ("name", "said", "expected"),
     [
-        (["tmpfs", "ramfs"], Kind.MEMORY, "memory+memory"),
-        (["ext4", "xfs", "btrfs", "zfs", "overlay"], Kind.LOCAL, "cached+plain"),
-        (
-            ["nfs", "nfs4", "cifs", "lustre", "gpfs", "ceph", "9p", "fuse.sshfs", "fuse", "", "?"],
-            Kind.NETWORK,
-            "direct+dsync",
-        ),
+        ("tmpfs", "tmpfs", "tmpfs"),
+        ("fuse.sshfs", "fuse", "fuse.sshfs"),  # what mountinfo says is more
+        ("ext4", "nfs", "nfs"),  # a mount that is hidden from this process
+        ("ext4", None, "ext4"),
+        ("unknown", "lustre", "lustre"),
+        ("unknown", None, "unknown"),
     ],
 )
-def test_kind_and_default_access(kinds: list[str], kind: Kind, access: str) -> None:
-    for name in kinds:
-        found = Filesystem(type=name, source="", mount_point="/")
-        assert (found.kind, default_access(found).name) == (kind, access)
+def test_statfs_is_asked_whether_it_is_true(monkeypatch, name: str, said, expected: str) -> None:
+    found = UNKNOWN if name == "unknown" else Filesystem(name, "source", "/x")
+    monkeypatch.setattr(filesystem, "choose_mount", lambda *_: found)
+    monkeypatch.setattr(filesystem, "statfs_type", lambda _path: said)
+
+    assert find_filesystem("/").type == expected
+
+
+def test_statfs(memory_path: Path) -> None:
+    assert statfs_type(str(memory_path)) == "tmpfs"
+    assert statfs_type("/proc/self") is None
+    assert statfs_type(str(memory_path / "missing")) is None
 
 
 def test_real_mounts(memory_path: Path) -> None:
     assert find_filesystem(str(memory_path)).kind is Kind.MEMORY
     assert guess_filesystem(str(memory_path)).kind is Kind.MEMORY
     assert find_filesystem("/proc/self").type == "proc"
+
+
+def test_default_access_is_the_choice() -> None:
+    assert default_access(Filesystem("lustre", "", "/")).name == "held+plain"
+    assert default_access(UNKNOWN).name == "direct+dsync"
 
 
 def test_symlink_leads_to_the_filesystem_it_points_to(tmp_path: Path, memory_path: Path) -> None:

@@ -15,8 +15,9 @@ import trio
 from muxfs.core.wire import HEAD_LENGTH
 from muxfs.storage.access import Access, DirectRead, DsyncWrite, HeldRead, PlainWrite
 from muxfs.storage.base import FileCondition, Marker
+from muxfs.storage.choices import Kind
 from muxfs.storage.files import PIECE
-from muxfs.storage.filesystem import Kind, find_filesystem
+from muxfs.storage.filesystem import find_filesystem
 from muxfs.storage.posix import PosixStorage
 
 from .conftest import PATIENCE, held_open, os_error

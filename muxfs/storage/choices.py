@@ -1,0 +1,108 @@
+"""How mailboxes are read and written on each filesystem, and how that is known to be right.
+
+`docs/filesystems.md` has the same table for people; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+from muxfs.storage.access import Access
+
+
+class Kind(enum.Enum):
+    """What matters to mailboxes about a filesystem."""
+
+    MEMORY = "memory"  # local, its files are memory
+    LOCAL = "local"  # local, on a disk of this host
+    NETWORK = "network"  # other hosts may write it, or nothing is known about it
+
+
+class Source(enum.Enum):
+    """How it is known that a choice is right."""
+
+    MEASURED = "measured"  # two clients of one server, thousands of overwrites in place
+    DESIGN = "coherent by design"  # one cache, or caches that its locks keep equal
+    DOCUMENTED = "documentation"  # of its authors, or their source
+    SAFEST = "safest"  # nothing is known: what was right on all that were measured
+
+
+@attrs.frozen
+class Choice:
+    """The first strategies of some filesystems."""
+
+    types: tuple[str, ...]
+    """As `/proc/self/mountinfo` names them."""
+    access: str
+    """Names of the strategies, READ+WRITE."""
+    source: Source
+    kind: Kind = Kind.NETWORK
+    least_pause: float = 0.0
+    """Seconds that must pass between two polls, for the filesystem's sake."""
+
+    def make(self) -> Access:
+        """Make the strategies."""
+        return Access.named(self.access)
+
+
+CHOICES: Final = (
+    # One kernel has all of these files in its page cache, which is coherent: a write is seen
+    # by the next read, without any sync. So too where this host serves them to the other one.
+    Choice(("tmpfs", "ramfs", "devtmpfs"), "memory+memory", Source.MEASURED, Kind.MEMORY),
+    Choice(("ext4", "ext3", "ext2", "xfs"), "cached+plain", Source.MEASURED, Kind.LOCAL),
+    # overlay counts: what two hosts share cannot be seen through one, and its upper layer
+    # must be local.
+    Choice(
+        (
+            "btrfs",
+            "zfs",
+            "overlay",
+            "bcachefs",
+            "f2fs",
+            "jfs",
+            "nilfs2",
+            "reiserfs",
+            "vfat",
+            "msdos",
+            "exfat",
+            "ntfs",
+            "ntfs3",
+        ),
+        "cached+plain",
+        Source.DESIGN,
+        Kind.LOCAL,
+    ),
+    Choice(("nfs", "nfs4"), "direct+dsync", Source.MEASURED),
+    Choice(("cifs", "smb3"), "direct+dsync", Source.MEASURED),
+    Choice(("fuse.glusterfs",), "direct+dsync", Source.MEASURED),
+    Choice(("fuse.sshfs",), "direct+dsync", Source.MEASURED),
+    Choice(("fuse.ceph-fuse",), "direct+dsync", Source.MEASURED),
+    # Without a pause between reads two sides waited for ever after 24 to 61 rounds, as if
+    # the reading itself kept the client's cache valid; with 1 ms never in 1,500.
+    Choice(("fuse.mfs", "moosefs"), "direct+dsync", Source.MEASURED, least_pause=0.001),
+    # Their lock managers revoke a client's pages before another one may write there: polls
+    # cost the servers nothing, and a sync would wait for disks that nobody asked about.
+    Choice(("lustre", "gpfs", "gfs2", "ocfs2"), "held+plain", Source.DESIGN),
+    # The capabilities of the kernel's client are as strict, and a direct reader wants none.
+    Choice(("ceph",), "direct+dsync", Source.DOCUMENTED),
+    # Buffers some hundred KiB of a file in each client, but not of descriptors with O_DIRECT.
+    Choice(("beegfs",), "direct+dsync", Source.DOCUMENTED),
+    # cache=loose validates nothing, virtiofsd's cache=auto only in open: O_DIRECT goes past both.
+    Choice(("9p", "virtiofs"), "direct+dsync", Source.DOCUMENTED),
+    # Keeps pages until the next open, refuses O_DIRECT, and writes through at once.
+    Choice(("vboxsf",), "dontneed+plain", Source.DOCUMENTED),
+)
+
+OTHERWISE: Final = Choice((), "direct+dsync", Source.SAFEST)
+
+_BY_TYPE: Final = {name: choice for choice in CHOICES for name in choice.types}
+
+
+def choice_for(filesystem_type: str, source: str = "") -> Choice:
+    """Look up what is chosen for a filesystem of that type, mounted from `source`."""
+    if filesystem_type == "fuse" and source.startswith("mfs#"):
+        filesystem_type = "fuse.mfs"  # mfsmount has no type of its own
+    return _BY_TYPE.get(filesystem_type, OTHERWISE)
