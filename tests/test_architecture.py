@@ -25,15 +25,19 @@ MOST_LINES_OF_A_FUNCTION = 60
 NOT_IN_THE_CORE = {"os", "time", "random", "logging", "socket", "threading", "secrets", "datetime"}
 CORE_EXTRAS = {"attrs", "xxhash"}
 
+ABOVE_FORWARDS = {"muxfs.endpoint", "muxfs.cli"}
+ABOVE_SESSION = {"muxfs.forwards"} | ABOVE_FORWARDS
+
 FORBIDDEN = {
     # layer: what it must not import
     "muxfs.core": {"muxfs", "trio"} | NOT_IN_THE_CORE,
-    "muxfs.storage": {"muxfs.session", "muxfs.pump", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
-    "muxfs.pump": {"muxfs.session", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
-    "muxfs.config": {"muxfs.session", "muxfs.stream", "muxfs.forwards", "muxfs.cli"},
-    "muxfs.session": {"muxfs.forwards", "muxfs.cli"},
-    "muxfs.stream": {"muxfs.forwards", "muxfs.cli"},
-    "muxfs.forwards": {"muxfs.cli"},
+    "muxfs.storage": {"muxfs.session", "muxfs.pump", "muxfs.stream"} | ABOVE_SESSION,
+    "muxfs.pump": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
+    "muxfs.config": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
+    "muxfs.session": ABOVE_SESSION,
+    "muxfs.stream": ABOVE_SESSION,
+    "muxfs.forwards": ABOVE_FORWARDS,
+    "muxfs.endpoint": {"muxfs.cli"},
 }
 
 

@@ -26,6 +26,7 @@ SESSION_HELP: Final = """\
   --connect-timeout TIME  {connect} (30s)
   --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
   --takeover              end the process that runs this side already
+  --any-user              let other users of this host use the open ports, too
   --insecure-dir          use the directory though others could write to it
   --label TEXT            shown to the other side, a job id for instance
 """
@@ -62,6 +63,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--connect-timeout", type=positive_duration, default=30.0, metavar="TIME")
     add("--peer-timeout", type=duration, metavar="TIME")
     add("--takeover", action="store_true")
+    add("--any-user", action="store_true")
     add("--insecure-dir", action="store_true")
     add("--label", default="", metavar="TEXT")
 

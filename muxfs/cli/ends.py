@@ -25,13 +25,14 @@ from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
 from muxfs.config import SessionConfig
 from muxfs.core.wire import RING_OFFSET, Code
+from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
 from muxfs.errors import MuxfsError, SessionError
-from muxfs.forwards.carrier import Carrier
-from muxfs.forwards.dialer import Policy, serve_streams
-from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
+from muxfs.forwards.admission import OWN_USER, Admission, ExposedAddressError
+from muxfs.forwards.dialer import Policy
+from muxfs.forwards.listener import OpenPort
 from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_targets
 from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
-from muxfs.session import Session, open_session
+from muxfs.session import Session
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount
 
@@ -42,8 +43,6 @@ TAKEOVER_PATIENCE: Final = 30.0
 TAKEOVER_LOOK: Final = 0.25
 NAME_TIMEOUT: Final = 2.0
 """Seconds that finding this host's full name may take."""
-RESERVED: Final = 40
-"""Descriptors that connections leave to everything else: mailboxes, dialling, libraries."""
 LOOK_NOTICE: Final = 2.0
 """Seconds of opening a session until it is told what takes so long."""
 
@@ -56,12 +55,25 @@ class End:
 
     role: Literal["listen", "dial"]
     tunnel: Tunnel
-    config: SessionConfig
+    session: SessionConfig
     connect_timeout: float
     output: Output
     forwards: tuple[Forward, ...] = ()
     policy: Policy = attrs.field(factory=Policy)
+    admission: Admission = OWN_USER
     insecure: bool = False
+
+    def config(self) -> EndpointConfig:
+        """Return what the endpoint needs of it."""
+        return EndpointConfig(
+            role=self.role,
+            path=self.tunnel.session_path,
+            session=self.session,
+            connect_timeout=self.connect_timeout,
+            policy=self.policy,
+            admission=self.admission,
+            descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+        )
 
 
 def run_listen(args: argparse.Namespace) -> int:
@@ -88,9 +100,10 @@ def _end(role: Literal["listen", "dial"], args: argparse.Namespace) -> End:
     return End(
         role=role,
         tunnel=tunnel.resolve(args.tunnel),
-        config=settings.session_config(args),
+        session=settings.session_config(args),
         connect_timeout=args.connect_timeout,
         output=settings.output(args),
+        admission=Admission(args.any_user),
         insecure=args.insecure_dir,
     )
 
@@ -154,7 +167,7 @@ def _explain(end: End, error: OSError) -> Failure:
     path = error.filename or end.tunnel.session_path
     words = f"cannot use {path}: {error.strerror or error}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-        need = amount(RING_OFFSET + end.config.capacity)
+        need = amount(RING_OFFSET + end.session.capacity)
         words += f"; the mailbox file needs {need} (see --ring)"
     return Failure(words, exit_code_of(error))
 
@@ -163,25 +176,22 @@ async def _serve(end: End, stop: Stop) -> None:
     place = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = _Preparation(end.output)
-    path = end.tunnel.session_path
-    opening = open_session(path, role=end.role, config=end.config, progress=progress)
-    async with opening as session:
+    journal = Journal(end.output)
+    async with open_endpoint(end.config(), journal.happened, progress=progress) as endpoint:
         stop.serving.set()
         progress.end()
-        changes = session.changes()  # before the first checkpoint, so that none is missed
-        with contextlib.ExitStack() as stack:
-            # only now: a process that runs this side already has the ports, and is the better
-            # thing to tell
-            ports: list[OpenPort] = []
-            for forward in end.forwards:
-                ports.append(await _take_port(forward, end))
-                stack.callback(ports[-1].close)
-            await _announce(end, ports, place)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_follow, changes, end, place)
-                _start(nursery, end, session, ports, place)
-                await stop.requested.wait()
-                nursery.cancel_scope.cancel()
+        changes = endpoint.changes()  # before the first checkpoint, so that none is missed
+        # only now: a process that runs this side already has the ports, and is the better
+        # thing to tell
+        for forward in end.forwards:
+            await _take_port(endpoint, forward)
+        await _announce(end, [listener.port for listener in endpoint.forwards], place)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_follow, changes, end, place)
+            hint = functools.partial(journal.hint, seconds=HINT_AFTER)
+            nursery.start_soon(remind, endpoint.session, hint, place)
+            await stop.requested.wait()
+            nursery.cancel_scope.cancel()
 
 
 def _prepare(end: End) -> str:
@@ -194,26 +204,29 @@ async def _in_thread(job: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
 
 
-async def _take_port(forward: Forward, end: End) -> OpenPort:
+async def _take_port(endpoint: Endpoint, forward: Forward) -> None:
     """Open the port; after a takeover, as soon as the process that was taken over leaves it."""
-    if end.config.takeover:
+    if endpoint.config.session.takeover:
         with trio.move_on_after(TAKEOVER_PATIENCE):
             while True:
                 with contextlib.suppress(Failure):
-                    return await _open_port(forward)
+                    await _open_port(endpoint, forward)
+                    return
                 await trio.sleep(TAKEOVER_LOOK)
-    return await _open_port(forward)
+    await _open_port(endpoint, forward)
 
 
-async def _open_port(forward: Forward) -> OpenPort:
+async def _open_port(endpoint: Endpoint, forward: Forward) -> None:
     try:
-        return await open_port(forward)
+        await endpoint.add_forward(forward)
     except OSError as error:
         where = f"port {forward.port} of {forward.bind or 'localhost'}"
         match error:
             case socket.gaierror():
                 words = f"the address {forward.bind!r} is unknown: {error.strerror}"
                 raise Failure(words, UNAVAILABLE) from error
+            case ExposedAddressError():
+                raise Failure(str(error), NO_PERMISSION) from error
             case OSError(errno=errno.EADDRINUSE):
                 words = f"{where} is in use; 0:{forward.target} picks a free one"
                 raise Failure(words, UNAVAILABLE) from error
@@ -247,21 +260,6 @@ async def _full_name() -> str:
     with trio.move_on_after(NAME_TIMEOUT):
         name = await _in_thread(socket.getfqdn)
     return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
-
-
-def _start(
-    nursery: trio.Nursery, end: End, session: Session, ports: list[OpenPort], place: str
-) -> None:
-    journal = Journal(end.output)
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    carrier = Carrier(session, journal.happened, max(1, limit - RESERVED - 2 * len(ports)))
-    timeout = end.connect_timeout
-    nursery.start_soon(remind, session, lambda words: journal.hint(words, HINT_AFTER), place)
-    nursery.start_soon(carrier.watch)
-    for port in ports:
-        nursery.start_soon(ForwardListener(carrier, port, connect_timeout=timeout).run)
-    serve = functools.partial(serve_streams, carrier, end.policy, connect_timeout=timeout)
-    nursery.start_soon(serve)
 
 
 async def _follow(changes: trio.MemoryReceiveChannel[Change], end: End, place: str) -> None:

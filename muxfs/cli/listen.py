@@ -25,7 +25,8 @@ FORWARD says which port to open here, and what the other side connects to:
   0:8888                   a free port, which is printed
   BIND:PORT:HOST:PORT      as above, on the address BIND; *: on all addresses
 Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:8888:[::1]:80
-Ports are open to this host only (127.0.0.1 and ::1) unless BIND says otherwise.
+Ports are open to your own processes on this host only; --any-user lets others in,
+and other hosts where BIND says so.
 
 options:
 {SESSION_HELP.format(connect="hold a client without a session so long, then reset it")}\

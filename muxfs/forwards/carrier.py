@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
 
 from muxfs.core.wire import Code
@@ -26,6 +28,10 @@ _REFUSALS = frozenset(
 )
 
 
+MAX_HELD: Final = 4096
+"""Clients that wait for a session at once; more are reset."""
+
+
 class Carrier:
     """All connections that one end carries, or holds until it can."""
 
@@ -37,6 +43,7 @@ class Carrier:
         self.report = report
         self.max_connections = max_connections
         self.connections = 0
+        self._held = 0
         self._changes = session.changes()
         self._carried: dict[trio.CancelScope, PeerInfo | None] = {}
 
@@ -58,6 +65,31 @@ class Carrier:
                 for scope, peer in self._carried.items():
                     if peer is not self.session.peer:  # the next session may stand already
                         scope.cancel()
+
+    async def open(self, target: str, originator: str, timeout: float) -> MuxStream | Refused:
+        """Begin a stream, as soon as there is a session; its first data does not wait.
+
+        timeout: seconds. Raises SessionError if the session is over for good.
+        """
+        if self._held >= MAX_HELD:
+            reason = f"more than {MAX_HELD} connections wait for a session"
+            return Refused(originator, target, Code.LIMIT, reason)
+        self._held += 1
+        try:
+            with trio.move_on_after(timeout):
+                while True:
+                    await self.session.wait_can_open()
+                    try:
+                        return self.session.start_stream(target, originator)
+                    except trio.BrokenResourceError:
+                        continue  # the session was lost again, or another task was first
+        finally:
+            self._held -= 1
+        within = f"within {timeout:g} s"
+        reason = f"the other side took no more streams {within}"
+        if self.session.peer is None:
+            reason = f"no session with the other side {within}"
+        return Refused(originator, target, Code.TIMEOUT, reason)
 
     async def carry(self, connection: Connection, stream: MuxStream, originator: str) -> None:
         """Carry a connection until its end, and report that. Takes both over."""

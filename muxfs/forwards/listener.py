@@ -2,6 +2,7 @@
 
 Rule 1: the accept loop survives everything but a closed socket.
 Rule 2: a client that is not served within the connect timeout is reset.
+Rule 3: nothing of a client that is not admitted is read.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ import trio
 
 from muxfs.core.wire import Code
 from muxfs.errors import SessionError
+from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.events import Overloaded, Refused
 from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward
 from muxfs.forwards.tcp import Connection
-from muxfs.stream import MuxStream
 
 BACKLOG: Final = 1024
-MAX_HELD: Final = 4096
-"""Clients of one forward that wait for a session at once; more are reset."""
 OVERLOAD_NAP: Final = 0.2
 """Seconds until accepting is tried again when descriptors or memory are used up."""
 PORT_ATTEMPTS: Final = 20
@@ -57,9 +56,14 @@ class OpenPort:
             sock.close()
 
 
-async def open_port(forward: Forward) -> OpenPort:
-    """Bind and listen. Raises OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL, gaierror)."""
+async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPort:
+    """Bind and listen.
+
+    Raises ExposedAddressError, OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL, gaierror).
+    """
     hosts = await _bind_addresses(forward.bind)
+    for _, host in hosts:
+        admission.check_address(host)
     for attempt in range(PORT_ATTEMPTS):
         try:
             return OpenPort(forward, _listen_on_all(hosts, forward.port))
@@ -118,25 +122,40 @@ def _listen(family: int, host: str, port: int) -> socket.socket:
 class ForwardListener:
     """Carries the connections to one forward's port through a session."""
 
-    def __init__(self, carrier: Carrier, port: OpenPort, *, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        carrier: Carrier,
+        port: OpenPort,
+        admission: Admission = OWN_USER,
+        *,
+        connect_timeout: float,
+    ) -> None:
         """Take over the open port. connect_timeout: seconds that clients are held."""
         self._carrier = carrier
-        self._session = carrier.session
-        self._port = port
+        self.port = port
+        self._admission = admission
         self._target = str(port.forward.target)
         self._connect_timeout = connect_timeout
-        self._held = 0
         self._overloaded = False
+        self._accepting = trio.CancelScope()
+        self._stopped = trio.Event()
 
     async def run(self) -> None:
-        """Accept and carry connections until cancelled; then the port is closed."""
-        port = self._port
-        try:
-            async with trio.open_nursery() as nursery:
-                for sock in port.sockets:
-                    nursery.start_soon(self._accept, sock, nursery)
-        finally:
-            port.close()
+        """Accept and carry connections until cancelled, or stopped and all of them have ended."""
+        async with trio.open_nursery() as connections:
+            try:
+                with self._accepting:
+                    async with trio.open_nursery() as acceptors:
+                        for sock in self.port.sockets:
+                            acceptors.start_soon(self._accept, sock, connections)
+            finally:
+                self.port.close()
+                self._stopped.set()
+
+    async def stop(self) -> None:
+        """Close the port of a running listener; connections that were accepted go on."""
+        self._accepting.cancel()
+        await self._stopped.wait()
 
     async def _accept(self, sock: socket.socket, nursery: trio.Nursery) -> NoReturn:
         while True:
@@ -172,7 +191,9 @@ class ForwardListener:
     async def _open_and_carry(self, connection: Connection) -> None:
         originator = connection.peer
         try:
-            stream = await self._open(originator)
+            stream = await self._admit(connection, originator) or await self._carrier.open(
+                self._target, originator, self._connect_timeout
+            )
         except SessionError:
             connection.reset()  # it is over for good, and tells its owner itself
             return
@@ -185,26 +206,6 @@ class ForwardListener:
         else:
             await self._carrier.carry(connection, stream, originator)
 
-    async def _open(self, originator: str) -> MuxStream | Refused:
-        """Begin a stream, as soon as there is a session; its first data does not wait."""
-        if self._held >= MAX_HELD:
-            reason = f"more than {MAX_HELD} connections wait for a session"
-            return Refused(originator, self._target, Code.LIMIT, reason)
-        self._held += 1
-        try:
-            with trio.move_on_after(self._connect_timeout):
-                while True:
-                    await self._session.wait_can_open()
-                    try:
-                        return self._session.start_stream(self._target, originator)
-                    except trio.BrokenResourceError:
-                        continue  # the session was lost again, or another task was first
-        finally:
-            self._held -= 1
-        return Refused(originator, self._target, Code.TIMEOUT, self._why_not_opened())
-
-    def _why_not_opened(self) -> str:
-        within = f"within {self._connect_timeout:g} s"
-        if self._session.peer is None:
-            return f"no session with the other side {within}"
-        return f"the other side took no more streams {within}"
+    async def _admit(self, connection: Connection, originator: str) -> Refused | None:
+        why = await self._admission.refusal(connection.sock)
+        return Refused(originator, self._target, Code.PROHIBITED, why) if why else None

@@ -51,6 +51,11 @@ class Connection:
         return cls(socket.socket(fileno=stream.socket.detach()))
 
     @property
+    def sock(self) -> socket.socket:
+        """The socket, for questions to the kernel about it."""
+        return self._sock
+
+    @property
     def peer(self) -> str:
         """The other end's address."""
         return self._name(self._sock.getpeername)

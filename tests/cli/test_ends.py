@@ -287,17 +287,30 @@ def test_port_in_use(muxfs: Runner) -> None:
 
 
 def test_bind_address_of_nobody(muxfs: Runner) -> None:
-    fails(muxfs.start("listen", "job", "192.0.2.1:0:a:1"), 69, "cannot listen on port 0 of 192.0")
+    fails(
+        muxfs.start("listen", "job", "192.0.2.1:0:a:1", "--any-user"),
+        69,
+        "cannot listen on port 0 of 192.0",
+    )
 
 
-async def test_port_for_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def open_port(_: object) -> NoReturn:
+class Forbidding:
+    """An endpoint whose kernel gives it no privileged port."""
+
+    async def add_forward(self, _: object) -> NoReturn:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(ends, "open_port", open_port)
+
+async def test_port_for_root() -> None:
     with pytest.raises(Failure, match=r"port 80 of localhost .* choose one above 1023") as caught:
-        await ends._open_port(Forward(80, Target("localhost", 8888)))
+        await ends._open_port(Forbidding(), Forward(80, Target("localhost", 8888)))
     assert caught.value.exit_code == 77
+
+
+def test_ports_for_other_hosts(muxfs: Runner) -> None:
+    listen = muxfs.start("listen", "job", "*:0:localhost:1")
+    fails(listen, 77, "other hosts can connect to 0.0.0.0; --any-user lets")
+    muxfs.start("listen", "job", "*:0:localhost:1", "--any-user", "--json").event("waiting")
 
 
 def test_no_such_directory(muxfs: Runner, tmp_path: Path) -> None:

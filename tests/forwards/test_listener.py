@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,14 +13,17 @@ import trio
 
 from muxfs import Session
 from muxfs.core.wire import Code
+from muxfs.forwards import carrier as carrier_module
 from muxfs.forwards import listener as module
+from muxfs.forwards import owner
+from muxfs.forwards.admission import Admission, ExposedAddressError
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.events import Overloaded, Refused
 from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
 from muxfs.forwards.spec import Forward, Target, parse_forwards
 from muxfs.testing import MemoryFilesystem
 
-from .harness import Log, carrier, end, is_reset, send_for_ever, sessions
+from .harness import Log, carrier, end, is_reset, receive_all, send_for_ever, sessions
 
 FORWARD = Forward(0, Target("localhost", 1))
 
@@ -47,7 +51,7 @@ async def test_the_loopback_is_the_default() -> None:
 )
 async def test_bind_addresses(text: str, addresses: tuple[str, ...]) -> None:
     (forward,) = parse_forwards(text)
-    port = await open_port(forward)
+    port = await open_port(forward, Admission(any_user=True))
     assert port.addresses == addresses
     port.close()
 
@@ -63,8 +67,15 @@ async def test_a_port_in_use() -> None:
 
 async def test_an_address_of_another_host() -> None:
     with pytest.raises(OSError, match="assign") as caught:
-        await open_port(Forward(0, Target("localhost", 1), "192.0.2.1"))
+        await open_port(Forward(0, Target("localhost", 1), "192.0.2.1"), Admission(any_user=True))
     assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize("text", ["*:0:a:1", "192.0.2.1:0:a:1", "[::]:0:a:1"])
+async def test_other_hosts_are_let_in_only_if_asked_for(text: str) -> None:
+    (forward,) = parse_forwards(text)
+    with pytest.raises(ExposedAddressError, match=r"other hosts can connect to .*--any-user"):
+        await open_port(forward)
 
 
 @asynccontextmanager
@@ -105,7 +116,7 @@ async def test_a_client_without_a_session_is_reset_in_time() -> None:
 
 
 async def test_too_many_waiting_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_HELD", 3)
+    monkeypatch.setattr(carrier_module, "MAX_HELD", 3)
     fs = MemoryFilesystem()
     async with end(fs, "listen") as session, listening(session) as (port, log, _):
         clients = [await connect(port) for _ in range(4)]
@@ -114,6 +125,26 @@ async def test_too_many_waiting_clients(monkeypatch: pytest.MonkeyPatch) -> None
         assert len(log.events) == 1
         for client in clients:
             await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("uid", "words"),
+    [(os.geteuid() + 1, "of this host is not its user"), (None, "nobody can tell which user")],
+)
+async def test_a_client_of_another_user(
+    uid: int | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def of_tcp(_connection: socket.socket) -> int | None:
+        return uid
+
+    monkeypatch.setattr(owner, "of_tcp", of_tcp)
+    async with sessions() as (listen, _), listening(listen) as (port, log, _):
+        assert await is_reset(await connect(port))
+        refused = await log.wait(Refused)
+        assert refused.code is Code.PROHIBITED
+        assert words in refused.reason
+        assert "--any-user" in refused.reason
+        assert listen.stats().opened == 0
 
 
 async def test_a_refused_client_is_reset_and_the_reason_told() -> None:
@@ -177,6 +208,25 @@ async def test_accepting_goes_on_when_descriptors_were_used_up(
             Overloaded("cannot accept more connections: Too many open files")
         ]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_stopped_listener_leaves_its_port_and_keeps_its_connections() -> None:
+    async with sessions() as (listen, dial), trio.open_nursery() as nursery:
+        its_carrier, _ = carrier(listen)
+        port = await open_port(FORWARD)
+        listener = ForwardListener(its_carrier, port, connect_timeout=5)
+        nursery.start_soon(listener.run)
+        async with await connect(port) as client:
+            stream = await dial.listen().accept()
+            address = port.sockets[0].getsockname()
+            await listener.stop()
+            with socket.create_server(address):
+                pass
+            await stream.send_all(b"still here")
+            assert await client.receive_some() == b"still here"
+            await stream.aclose()
+            await receive_all(client)
+        # and once the last one has ended, so has the listener
 
 
 async def test_the_end_of_the_session_resets_also_a_client_that_does_not_read() -> None:

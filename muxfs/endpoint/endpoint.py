@@ -1,0 +1,134 @@
+"""One end of a tunnel while it runs: forwards come and go, connections are carried.
+
+Rule 1: nothing here prints; what happens is reported as values.
+Rule 2: a forward that is cancelled takes no more clients; those that it has go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final, Literal
+
+import attrs
+import trio
+
+from muxfs.config import SessionConfig
+from muxfs.forwards.admission import OWN_USER, Admission
+from muxfs.forwards.carrier import Carrier
+from muxfs.forwards.dialer import Policy, serve_streams
+from muxfs.forwards.events import Refused, Report
+from muxfs.forwards.listener import ForwardListener, open_port
+from muxfs.forwards.spec import Forward
+from muxfs.info import Change
+from muxfs.session import Session, open_session
+from muxfs.storage.base import Progress, Storage
+from muxfs.stream import MuxStream
+
+RESERVED: Final = 40
+"""Descriptors that connections leave to everything else: mailboxes, dialling, libraries."""
+
+
+@attrs.frozen
+class EndpointConfig:
+    """What one end is asked to be."""
+
+    role: Literal["listen", "dial"]
+    path: str
+    """The directory of the session's mailbox files, which must exist."""
+    session: SessionConfig = attrs.field(factory=SessionConfig)
+    connect_timeout: float = 30.0
+    """Seconds that a client is held without a session, and that a target may take to answer."""
+    policy: Policy = attrs.field(factory=Policy)
+    admission: Admission = OWN_USER
+    descriptors: int | None = None
+    """Open files that this process may have; they bound the connections."""
+
+
+class Endpoint:
+    """One end of a tunnel; made by `open_endpoint`."""
+
+    def __init__(
+        self, config: EndpointConfig, session: Session, nursery: trio.Nursery, report: Report
+    ) -> None:
+        self.config = config
+        self.session = session
+        self._nursery = nursery
+        self._carrier = Carrier(session, report)
+        self._forwards: list[ForwardListener] = []
+        self._bound_connections()
+        nursery.start_soon(self._carrier.watch)
+        nursery.start_soon(self._serve)
+
+    def changes(self) -> trio.MemoryReceiveChannel[Change]:
+        """Subscribe to changes of the session's state."""
+        return self.session.changes()
+
+    @property
+    def forwards(self) -> tuple[ForwardListener, ...]:
+        """The forwards whose ports are open here."""
+        return tuple(self._forwards)
+
+    async def add_forward(self, forward: Forward) -> ForwardListener:
+        """Open the forward's port and carry its clients. Raises as `open_port`."""
+        config = self.config
+        port = await open_port(forward, config.admission)
+        listener = ForwardListener(
+            self._carrier, port, config.admission, connect_timeout=config.connect_timeout
+        )
+        self._forwards.append(listener)
+        self._bound_connections()
+        self._nursery.start_soon(listener.run)
+        return listener
+
+    async def cancel_forward(self, listener: ForwardListener) -> None:
+        """Close the forward's port; connections that it carries go on."""
+        self._forwards.remove(listener)
+        await listener.stop()
+        self._bound_connections()
+
+    async def connect(self, target: str, originator: str) -> MuxStream | Refused:
+        """Begin a stream to a target of the far side, as soon as there is a session.
+
+        Raises SessionError if the session is over for good.
+        """
+        return await self._carrier.open(target, originator, self.config.connect_timeout)
+
+    async def _serve(self) -> None:
+        await serve_streams(
+            self._carrier, self.config.policy, connect_timeout=self.config.connect_timeout
+        )
+
+    def _bound_connections(self) -> None:
+        descriptors = self.config.descriptors
+        if descriptors is not None:
+            ports = sum(len(listener.port.sockets) for listener in self._forwards)
+            self._carrier.max_connections = max(1, descriptors - RESERVED - ports)
+
+
+@asynccontextmanager
+async def open_endpoint(
+    config: EndpointConfig,
+    report: Report,
+    *,
+    progress: Progress | None = None,
+    storage: Storage | None = None,
+) -> AsyncIterator[Endpoint]:
+    """Run one end of a tunnel for as long as the body lasts.
+
+    `report` is told what happens to connections. Raises as `open_session`.
+    """
+    opening = open_session(
+        config.path, role=config.role, config=config.session, storage=storage, progress=progress
+    )
+    failure: BaseException | None = None
+    async with opening as session:
+        async with trio.open_nursery() as nursery:
+            endpoint = Endpoint(config, session, nursery, report)
+            try:
+                yield endpoint
+            except BaseException as error:  # noqa: BLE001  (raised again below, unwrapped)
+                failure = error
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
