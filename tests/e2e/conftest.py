@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import faulthandler
-import functools
-import inspect
 import resource
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-import trio
+
+from tests.limits import bound
 
 from .process import Tunnel, open_tunnel
 
@@ -24,18 +23,7 @@ TMPFS = Path("/dev/shm")
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put the limit around each asynchronous test of this directory."""
-    here = Path(__file__).parent in item.path.parents
-    if here and isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _bounded(item.obj)
-
-
-def _bounded(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    @functools.wraps(test)
-    async def run(**fixtures: object) -> None:
-        with trio.fail_after(LIMIT):
-            await test(**fixtures)
-
-    return run
+    bound(item, Path(__file__).parent, LIMIT)
 
 
 @pytest.fixture(autouse=True)

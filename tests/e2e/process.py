@@ -11,9 +11,9 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import trio
@@ -25,12 +25,26 @@ CLEAN_EXITS = (0, 128 + signal.SIGTERM)
 Event = dict[str, Any]
 
 
+class Running(Protocol):
+    """A process, here (trio.Process) or on another machine."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdout(self) -> AsyncIterable[bytes | bytearray] | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
 @attrs.define(eq=False)
 class Side:
     """One running `muxfs listen` or `muxfs dial`."""
 
     name: str
-    process: trio.Process
+    process: Running
     log: Path
     events: list[Event] = attrs.field(factory=list)
     ended: bool = False
@@ -110,14 +124,17 @@ class Tunnel:
         name = f"{command}-{len(self.sides)}"
         log = self.logs / f"{name}.stderr"
         argv = [sys.executable, "-m", "muxfs", command, str(self.directory), *arguments, "--json"]
-        with log.open("wb") as stderr:
-            process = await trio.lowlevel.open_process(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
-            )
-        side = Side(name, process, log)
+        side = Side(name, await self.open(command, argv, log), log)
         self.sides.append(side)
         self.nursery.start_soon(side.follow)
         return side
+
+    async def open(self, command: str, argv: list[str], log: Path) -> Running:
+        """Start a process whose stderr goes to `log`."""
+        with log.open("wb") as stderr:
+            return await trio.lowlevel.open_process(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+            )
 
     async def listen(self, *targets: int, options: Sequence[str] = ()) -> Side:
         """Start the listening side with a forward to each of the `targets` at localhost."""

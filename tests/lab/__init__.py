@@ -1,0 +1,1 @@
+"""Real network filesystems on one machine, a server and two clients each: docs/lab.md."""
