@@ -13,15 +13,24 @@ full or dead; those of its `files` tear, lose and refuse.
 
 from __future__ import annotations
 
-from muxfs.storage.memory import MemoryFilesystem, MemoryStorage
-from muxfs.storage.memory_file import Choose, MemoryFile, Tear, random_tear, random_versions
+from muxfs.storage.memory import MemoryFilesystem, MemoryStorage, View
+from muxfs.storage.memory_file import (
+    Choose,
+    FrozenView,
+    MemoryFile,
+    Tear,
+    random_tear,
+    random_versions,
+)
 
 __all__ = [
     "Choose",
+    "FrozenView",
     "MemoryFile",
     "MemoryFilesystem",
     "MemoryStorage",
     "Tear",
+    "View",
     "random_tear",
     "random_versions",
 ]

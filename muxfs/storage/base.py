@@ -20,11 +20,16 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import attrs
+import trio
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 Progress: TypeAlias = Callable[[int, int], None]
 """Called with (bytes done, bytes in all) while a mailbox is being filled; from any thread."""
+
+
+Extent: TypeAlias = tuple[int, int]
+"""Offset and length in bytes."""
 
 
 class FileCondition(enum.Enum):
@@ -121,6 +126,23 @@ class MailboxWriter(abc.ABC):
         left alone; the session then writes again all that it still needs.
         """
 
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy in use; "" where there is none."""
+        return ""
+
+    @property
+    def stronger(self) -> str | None:
+        """Name of the strategy that makes more sure that the peer sees what is written, if any."""
+        return None
+
+    async def adopt(self, strategy: str) -> None:  # noqa: ARG002
+        """Write by the strategy of that name (of `stronger`) from now on; opens the file again.
+
+        The session then writes again all that it still needs. Raises as `recreate` does.
+        """
+        await trio.lowlevel.checkpoint()
+
     @abc.abstractmethod
     async def aclose(self) -> None:
         """Close the file; the file itself stays."""
@@ -168,6 +190,27 @@ class MailboxReader(abc.ABC):
         is missing or could not be read.
         """
 
+    @property
+    def strategy(self) -> str:
+        """Name of the strategy in use; "" where there is none."""
+        return ""
+
+    @property
+    def others(self) -> Sequence[str]:
+        """Names of other strategies that may see more than the one in use, the likeliest first."""
+        return ()
+
+    async def read_by(self, strategy: str, extents: Sequence[Extent]) -> list[bytes]:  # noqa: ARG002
+        """Read as `read` does, by the strategy of that name (of `others`), the file that is held.
+
+        On a descriptor of its own: nothing of what is in use changes. Raises OSError.
+        """
+        return [await self.read(*extent) for extent in extents]
+
+    async def adopt(self, strategy: str) -> None:  # noqa: ARG002
+        """Read by the strategy of that name (of `others`) from now on. Raises OSError."""
+        await trio.lowlevel.checkpoint()
+
     @abc.abstractmethod
     async def refresh(self) -> None:
         """Look the name up again, and follow it where it now leads to another file.
@@ -187,6 +230,12 @@ class Storage(abc.ABC):
     operations: Operations
     writer: MailboxWriter
     reader: MailboxReader
+
+    @property
+    def strategy(self) -> str:
+        """Names of the strategies in use, such as `direct+dsync`; "" where there are none."""
+        names = (self.reader.strategy, self.writer.strategy)
+        return "+".join(names) if all(names) else ""
 
     @abc.abstractmethod
     def describe(self) -> str:

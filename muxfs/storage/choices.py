@@ -101,8 +101,23 @@ OTHERWISE: Final = Choice((), "direct+dsync", Source.SAFEST)
 _BY_TYPE: Final = {name: choice for choice in CHOICES for name in choice.types}
 
 
+_READS: Final = ("direct", "dontneed", "statx", "reopen")
+_WRITES: Final = ("plain", "dsync", "fdatasync", "close")
+
+
 def choice_for(filesystem_type: str, source: str = "") -> Choice:
     """Look up what is chosen for a filesystem of that type, mounted from `source`."""
     if filesystem_type == "fuse" and source.startswith("mfs#"):
         filesystem_type = "fuse.mfs"  # mfsmount has no type of its own
     return _BY_TYPE.get(filesystem_type, OTHERWISE)
+
+
+def other_reads(name: str) -> tuple[str, ...]:
+    """Name the strategies that may see more than the one of that name, the likeliest first."""
+    return tuple(other for other in _READS if other != name)
+
+
+def stronger_write(name: str) -> str | None:
+    """Name the strategy that makes more sure than the one of that name; None after the last."""
+    following = _WRITES.index(name) + 1 if name in _WRITES else 1
+    return _WRITES[following] if following < len(_WRITES) else None

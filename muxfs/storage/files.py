@@ -67,11 +67,26 @@ class OwnFile:
 
     writing: Handle
     checking: Handle
+    access: Access
+    """How they were opened, and are to be used."""
 
     def close(self) -> None:
         """Close both."""
         self.checking.close()
         self.writing.close()
+
+
+@attrs.frozen
+class PeerFile:
+    """The peer's mailbox, opened for reading."""
+
+    reading: Handle
+    read: ReadAccess
+    """How it was opened, and is to be read."""
+
+    def close(self) -> None:
+        """Close it."""
+        self.reading.close()
 
 
 @attrs.frozen
@@ -96,15 +111,20 @@ class Opener:
         with contextlib.suppress(PermissionError):  # it may be searched, but not read
             os.close(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
-    def open_peer(self, name: str, access: ReadAccess) -> int | None:
+    def open_peer(self, name: str, access: ReadAccess) -> PeerFile | None:
         """Open the peer's file for reading; None where there is none."""
         try:
             self.look_up_afresh()
-            return self._open(self.path(name), access.open, os.O_RDONLY | os.O_NOFOLLOW)
+            flags = os.O_RDONLY | os.O_NOFOLLOW
+            return PeerFile(Handle(self._open(self.path(name), access.open, flags)), access)
         except OSError as error:
             if error.errno in GONE:
                 return None
             raise
+
+    def open_again(self, descriptor: int, access: ReadAccess) -> PeerFile:
+        """Open a file once more by its descriptor, whatever its name leads to meanwhile."""
+        return PeerFile(Handle(self._open_again(descriptor, access)), access)
 
     def open_own(self, name: str, access: Access) -> OwnFile:
         """Open or create the own file, mode 0600."""
@@ -112,11 +132,12 @@ class Opener:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | access.write.flags
         writing = self._open(self.path(name), _open_private, flags)
         try:
+            # Through the page cache we would see what we wrote, not what the server got.
             checking = self._open_again(writing, access.read)
         except BaseException:
             os.close(writing)
             raise
-        return OwnFile(Handle(writing), Handle(checking))
+        return OwnFile(Handle(writing), Handle(checking), access)
 
     def stat_name(self, name: str) -> os.stat_result | None:
         """Get the attributes of what the name now leads to, from the server; None if nothing.
@@ -160,10 +181,7 @@ class Opener:
         return descriptor
 
     def _open_again(self, descriptor: int, access: ReadAccess) -> int:
-        """Open the same file once more, to read it as the peer does.
-
-        Through the page cache we would see what we wrote, not what the server got.
-        """
+        """Open the same file once more for reading."""
         self.operations.metadata += 1
         try:
             return access.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_CLOEXEC)
@@ -176,15 +194,14 @@ class Filler:
     """Makes all of a file's blocks really exist."""
 
     file: OwnFile
-    access: Access
     operations: Operations
     abandoned: threading.Event
 
     def read(self, offset: int, length: int) -> bytes:
         """Read as the server has it; short at the end of the file."""
         with self.file.checking as descriptor:
-            self.operations.count_read(self.access.read.metadata)
-            return self.access.read.read(descriptor, offset, length)
+            self.operations.count_read(self.file.access.read.metadata)
+            return self.file.access.read.read(descriptor, offset, length)
 
     def fill(self, size: int, progress: Progress | None) -> None:
         """Write what is missing of `size` bytes and sync; what is there keeps its content."""
@@ -208,7 +225,7 @@ class Filler:
             # In a file with holes every piece is written again with its own content: nothing
             # can get lost, and no filesystem needs to tell truly where its holes are.
             kept = self.read(done, min(length, there - done)) if done < there else b""
-            self.access.write.write(descriptor, done, [kept, _ZEROS[: length - len(kept)]])
+            self.file.access.write.write(descriptor, done, [kept, _ZEROS[: length - len(kept)]])
             self.operations.writes += 1
             done += length
             progress(done, size)

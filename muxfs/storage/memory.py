@@ -14,7 +14,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -22,6 +22,7 @@ import trio
 from muxfs.core.wire import HEAD_LENGTH
 from muxfs.storage.base import (
     Buffer,
+    Extent,
     FileCondition,
     MailboxReader,
     MailboxWriter,
@@ -33,6 +34,10 @@ from muxfs.storage.base import (
 from muxfs.storage.memory_file import Choose, MemoryFile, Tear, overlay
 
 _SHORTEST_NAP: Final = 1e-4  # a nap of nothing would never let simulated time go on
+
+
+View: TypeAlias = Callable[[MemoryFile, int, int], bytes]
+"""Called with a file, offset and length; returns what a client shows of it."""
 
 
 @attrs.define(eq=False)
@@ -60,6 +65,10 @@ class MemoryFilesystem:
     """Whether the directory is missing, with all names in it: nothing can be created (ENOENT)."""
     immediate: bool = False
     """What readers say of themselves. True spins the session: no autojump clock will jump."""
+    views: dict[str, View] = attrs.field(factory=dict)
+    """What readers by a strategy of that name are shown; others see the file as it is."""
+    unseen: set[str] = attrs.field(factory=set)
+    """Names of strategies whose writes nobody ever sees: they stay on the writer's host."""
     files: dict[str, MemoryFile] = attrs.field(factory=dict, init=False)
     """The files by name."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
@@ -67,9 +76,19 @@ class MemoryFilesystem:
     _late: list[tuple[float, int, MemoryFile, int, bytes]] = attrs.field(factory=list, init=False)
     _ticket: Callable[[], int] = attrs.field(factory=lambda: itertools.count().__next__, init=False)
 
-    def storage(self, own_name: str, peer_name: str) -> MemoryStorage:
-        """Make one side's storage; the other side's has the names the other way round."""
-        return MemoryStorage(self, own_name, peer_name)
+    def storage(
+        self,
+        own_name: str,
+        peer_name: str,
+        reads: Sequence[str] = ("memory",),
+        writes: Sequence[str] = ("memory",),
+    ) -> MemoryStorage:
+        """Make one side's storage; the other side's has the names the other way round.
+
+        `reads` and `writes` name strategies, those in use first; only what `views` and
+        `unseen` say of them makes a difference.
+        """
+        return MemoryStorage(self, own_name, peer_name, reads, writes)
 
     def stop(self) -> None:
         """Stop the server: calls hang, as on a hard mount, until `resume`."""
@@ -158,12 +177,16 @@ class MemoryFilesystem:
 class MemoryWriter(MailboxWriter):
     """The own mailbox in a `MemoryFilesystem`."""
 
-    def __init__(self, fs: MemoryFilesystem, name: str, operations: Operations) -> None:
+    def __init__(
+        self, fs: MemoryFilesystem, name: str, operations: Operations, strategies: Sequence[str]
+    ) -> None:
         self._fs = fs
         self._name = name
         self._operations = operations
+        self._strategies = strategies
         self._file: MemoryFile | None = None
         self._size = 0
+        self._strategy = strategies[0]
 
     async def previous(self, length: int) -> bytes:  # noqa: D102
         await self._fs.served()
@@ -191,7 +214,8 @@ class MemoryWriter(MailboxWriter):
                 length = sum(memoryview(buffer).nbytes for buffer in buffers)
                 file.write_torn(offset, buffers, self._fs.tear(length))
             raise
-        self._fs.publish(file, offset, buffers)
+        if self.strategy not in self._fs.unseen:
+            self._fs.publish(file, offset, buffers)
 
     async def read_back(self, offset: int, length: int) -> bytes:  # noqa: D102
         file = self._held()
@@ -216,6 +240,19 @@ class MemoryWriter(MailboxWriter):
         await self._fs.served()
         self._hold(self._size)
 
+    @property
+    def strategy(self) -> str:  # noqa: D102
+        return self._strategy
+
+    @property
+    def stronger(self) -> str | None:  # noqa: D102
+        following = self._strategies.index(self.strategy) + 1
+        return self._strategies[following] if following < len(self._strategies) else None
+
+    async def adopt(self, strategy: str) -> None:  # noqa: D102
+        self._strategy = strategy
+        await self.recreate()
+
     async def aclose(self) -> None:  # noqa: D102
         self._file = None
         await trio.lowlevel.checkpoint()
@@ -239,12 +276,16 @@ class MemoryWriter(MailboxWriter):
 class MemoryReader(MailboxReader):
     """The peer's mailbox in a `MemoryFilesystem`."""
 
-    def __init__(self, fs: MemoryFilesystem, name: str, operations: Operations) -> None:
+    def __init__(
+        self, fs: MemoryFilesystem, name: str, operations: Operations, strategies: Sequence[str]
+    ) -> None:
         self._fs = fs
         self._name = name
         self._operations = operations
+        self._strategies = strategies
         self._file: MemoryFile | None = None
         self._closed = False
+        self._strategy = strategies[0]
 
     @property
     def immediate(self) -> bool:  # noqa: D102
@@ -253,7 +294,7 @@ class MemoryReader(MailboxReader):
     async def read(self, offset: int, length: int) -> bytes:  # noqa: D102
         self._operations.reads += 1
         await self._fs.served()
-        return self._look(offset, length)
+        return self._look(self.strategy, offset, length)
 
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:
         """See the interface. Notices a change at once; counts what naps would have cost."""
@@ -263,7 +304,7 @@ class MemoryReader(MailboxReader):
             self._operations.reads += 1
             await self._fs.served()
             try:
-                data = self._look(marker.offset, len(marker.value))
+                data = self._look(self.strategy, marker.offset, len(marker.value))
             except OSError:
                 data = b""
             if data == marker.value:
@@ -280,6 +321,27 @@ class MemoryReader(MailboxReader):
             if not data:
                 return False
 
+    @property
+    def strategy(self) -> str:  # noqa: D102
+        return self._strategy
+
+    @property
+    def others(self) -> Sequence[str]:  # noqa: D102
+        return [name for name in self._strategies if name != self.strategy]
+
+    async def read_by(self, strategy: str, extents: Sequence[Extent]) -> list[bytes]:  # noqa: D102
+        self._operations.metadata += 1
+        found = []
+        for extent in extents:
+            self._operations.reads += 1
+            await self._fs.served()
+            found.append(self._look(strategy, *extent))
+        return found
+
+    async def adopt(self, strategy: str) -> None:  # noqa: D102
+        self._strategy = strategy
+        await self.refresh()
+
     async def refresh(self) -> None:  # noqa: D102
         self._operations.metadata += 1
         await self._fs.served()
@@ -291,13 +353,15 @@ class MemoryReader(MailboxReader):
         self._file = None
         await trio.lowlevel.checkpoint()
 
-    def _look(self, offset: int, length: int) -> bytes:
+    def _look(self, strategy: str, offset: int, length: int) -> bytes:
         self._fs.settle(trio.current_time())
         if self._file is None and not self._closed:
             self._file = self._fs.look_up(self._name)
         if self._file is None:
             return b""
         try:
+            if (view := self._fs.views.get(strategy)) is not None:
+                return view(self._file, offset, length)
             return self._file.read(offset, length, self._fs.choose)
         except OSError as error:
             if error.errno != errno.ESTALE:
@@ -309,10 +373,17 @@ class MemoryReader(MailboxReader):
 class MemoryStorage(Storage):
     """One side's mailboxes in a `MemoryFilesystem`; made by its `storage`."""
 
-    def __init__(self, fs: MemoryFilesystem, own_name: str, peer_name: str) -> None:
+    def __init__(
+        self,
+        fs: MemoryFilesystem,
+        own_name: str,
+        peer_name: str,
+        reads: Sequence[str],
+        writes: Sequence[str],
+    ) -> None:
         self.operations = Operations()
-        self.writer = MemoryWriter(fs, own_name, self.operations)
-        self.reader = MemoryReader(fs, peer_name, self.operations)
+        self.writer = MemoryWriter(fs, own_name, self.operations, writes)
+        self.reader = MemoryReader(fs, peer_name, self.operations, reads)
 
     def describe(self) -> str:
         """Say that it is memory."""

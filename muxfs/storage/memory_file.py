@@ -31,6 +31,23 @@ Tear: TypeAlias = Callable[[int], Ranges]
 """Called with the length of a write that was cut off; returns what of it reaches the file."""
 
 
+class FrozenView:
+    """What a client shows that never asks again: each file as it was when first looked at."""
+
+    def __init__(self) -> None:
+        self._seen: dict[MemoryFile, bytes] = {}
+
+    def __call__(self, file: MemoryFile, offset: int, length: int) -> bytes:
+        """Read what was there."""
+        if file not in self._seen:
+            self._seen[file] = file.read(0, file.size)
+        return self._seen[file][offset : offset + length]
+
+    def forget(self) -> None:
+        """Look again at the next read."""
+        self._seen.clear()
+
+
 def random_versions(rng: random.Random, stale: float = 0.5) -> Choose:
     """Make a `Choose` that shows a random older version of a page with probability `stale`."""
 

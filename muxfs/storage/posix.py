@@ -15,72 +15,35 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Sequence
+from typing import Final
 
+import attrs
 import trio
 
 from muxfs.core.wire import HEAD_LENGTH
-from muxfs.storage.access import Access
+from muxfs.storage.access import READS, WRITES, Access
 from muxfs.storage.base import (
     Buffer,
+    Extent,
     FileCondition,
     MailboxReader,
     MailboxWriter,
     Marker,
-    Operations,
     Progress,
     Storage,
 )
-from muxfs.storage.files import GONE, Filler, Handle, Opener, OwnFile, same_file
-from muxfs.storage.filesystem import (
-    Filesystem,
-    default_access,
-    find_filesystem,
-    guess_filesystem,
-)
+from muxfs.storage.choices import other_reads, stronger_write
+from muxfs.storage.files import GONE, Filler, OwnFile, PeerFile, same_file
+from muxfs.storage.filesystem import Filesystem, guess_filesystem
+from muxfs.storage.ground import Ground
 from muxfs.storage.notify import FileNotifier
-
-THREADS: Final = 8
-"""Worker threads of one storage at most, the abandoned ones included."""
 
 CLOSE_GRACE: Final = 0.5
 """Seconds that `aclose` waits for a file to be closed before it leaves that to its thread."""
 
 INLINE_LIMIT: Final = 4 << 20
 """Longest copy on the event loop, in bytes: 0.3 ms."""
-
-T = TypeVar("T")
-
-
-class Ground:
-    """What both mailboxes of a storage stand on: directory, filesystem, access, threads."""
-
-    def __init__(self, directory: str, access: Access | None) -> None:
-        self.directory = os.path.abspath(directory)
-        self.operations = Operations()
-        self.opener = Opener(self.directory, self.operations)
-        self.filesystem: Filesystem | None = None
-        self.access = access
-        self.limiter = trio.CapacityLimiter(THREADS)
-
-    def resolve(self) -> Access:
-        """Find out the filesystem, once; in a worker thread, since the server may be down."""
-        if self.filesystem is None:
-            self.filesystem = find_filesystem(self.directory)
-        if self.access is None:
-            self.access = default_access(self.filesystem)
-        return self.access
-
-    async def hop(self, job: Callable[[threading.Event], T]) -> T:
-        """Run a blocking job in a worker thread; its event is set when nobody waits for it."""
-        abandoned = threading.Event()
-        try:
-            return await trio.to_thread.run_sync(
-                job, abandoned, abandon_on_cancel=True, limiter=self.limiter
-            )
-        finally:
-            abandoned.set()
 
 
 class PosixWriter(MailboxWriter):
@@ -99,15 +62,8 @@ class PosixWriter(MailboxWriter):
 
     async def previous(self, length: int) -> bytes:  # noqa: D102
         def job(_abandoned: threading.Event) -> bytes:
-            read = self._ground.resolve().read
-            descriptor = self._ground.opener.open_peer(self._name, read)
-            if descriptor is None:
-                return b""
-            try:
-                self._ground.operations.count_read(read.metadata)
-                return read.read(descriptor, 0, length)
-            finally:
-                os.close(descriptor)
+            file = self._ground.open_peer(self._name)
+            return b"" if file is None else self._ground.read_once(file, [(0, length)])[0]
 
         return await self._ground.hop(job)
 
@@ -164,6 +120,19 @@ class PosixWriter(MailboxWriter):
 
         await self._ground.hop(job)
 
+    @property
+    def strategy(self) -> str:  # noqa: D102
+        return self._ground.access.write.name if self._ground.access is not None else ""
+
+    @property
+    def stronger(self) -> str | None:  # noqa: D102
+        return stronger_write(self.strategy) if self._ground.may_change else None
+
+    async def adopt(self, strategy: str) -> None:  # noqa: D102
+        ground = self._ground
+        ground.access = attrs.evolve(ground.resolve(), write=WRITES[strategy]())
+        await self.recreate()
+
     async def aclose(self) -> None:  # noqa: D102
         with self._swapping:
             self._closed = True
@@ -179,16 +148,16 @@ class PosixWriter(MailboxWriter):
         return self._ground.opener.path(self._name)
 
     def _filler(self, file: OwnFile, abandoned: threading.Event) -> Filler:
-        return Filler(file, self._ground.resolve(), self._ground.operations, abandoned)
+        return Filler(file, self._ground.operations, abandoned)
 
     def _write(self, offset: int, buffers: Sequence[Buffer]) -> None:
-        access = self._ground.resolve()
-        with self._held().writing as descriptor:
-            operations = self._ground.operations
+        file = self._held()
+        write, operations = file.access.write, self._ground.operations
+        with file.writing as descriptor:
             operations.writes += 1
-            operations.syncs += access.write.syncs
-            operations.metadata += access.write.metadata
-            access.write.write(descriptor, offset, buffers)
+            operations.syncs += write.syncs
+            operations.metadata += write.metadata
+            write.write(descriptor, offset, buffers)
 
     def _make(self, size: int, progress: Progress | None, abandoned: threading.Event) -> bytes:
         """Open what stands at the path, or create it, fill it and hold it; return its old head."""
@@ -232,22 +201,22 @@ class PosixReader(MailboxReader):
     def __init__(self, ground: Ground, name: str) -> None:
         self._ground = ground
         self._name = name
-        self._handle: Handle | None = None
+        self._file: PeerFile | None = None
         self._closed = False
         self._swapping = threading.Lock()
         self._notifier: FileNotifier | None = None
-        self._notified: Handle | None = None
+        self._notified: PeerFile | None = None
 
     @property
     def notifies(self) -> bool:
         """Whether the kernel tells of changes: it does where it alone has the file."""
-        handle = self._handle
-        if handle is not self._notified:
+        file = self._file
+        if file is not self._notified:
             self._stop_notifying()
-            self._notified = handle
-            if handle is not None and self.immediate:
+            self._notified = file
+            if file is not None and self.immediate:
                 # no inotify left for this user: polling does as well
-                with contextlib.suppress(OSError), handle as descriptor:
+                with contextlib.suppress(OSError), file.reading as descriptor:
                     self._notifier = FileNotifier(descriptor)
         return self._notifier is not None
 
@@ -258,8 +227,8 @@ class PosixReader(MailboxReader):
 
     @property
     def immediate(self) -> bool:  # noqa: D102
-        access = self._ground.access
-        return access is not None and self._handle is not None and access.read.immediate
+        file = self._file
+        return file is not None and file.read.immediate
 
     async def read(self, offset: int, length: int) -> bytes:  # noqa: D102
         if self.immediate:
@@ -270,12 +239,12 @@ class PosixReader(MailboxReader):
         return await self._ground.hop(lambda _abandoned: self._read(offset, length))
 
     def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: D102
-        handle, access = self._handle, self._ground.access
-        if handle is None or access is None or length > INLINE_LIMIT:
+        file = self._file
+        if file is None or length > INLINE_LIMIT:
             return None
         try:
-            with handle as descriptor:
-                data = access.read.read_now(descriptor, offset, length)
+            with file.reading as descriptor:
+                data = file.read.read_now(descriptor, offset, length)
         except OSError:
             return None
         if data is not None:
@@ -296,15 +265,40 @@ class PosixReader(MailboxReader):
 
         return await self._ground.hop(job)
 
+    @property
+    def strategy(self) -> str:  # noqa: D102
+        return self._ground.access.read.name if self._ground.access is not None else ""
+
+    @property
+    def others(self) -> Sequence[str]:  # noqa: D102
+        return other_reads(self.strategy) if self._ground.may_change else ()
+
+    async def read_by(self, strategy: str, extents: Sequence[Extent]) -> list[bytes]:  # noqa: D102
+        def job(_abandoned: threading.Event) -> list[bytes]:
+            ground, read, held = self._ground, READS[strategy](), self._file
+            if held is None:
+                file = ground.opener.open_peer(self._name, read)
+            else:
+                with held.reading as descriptor:
+                    file = ground.opener.open_again(descriptor, read)
+            return [b"" for _ in extents] if file is None else ground.read_once(file, extents)
+
+        return await self._ground.hop(job)
+
+    async def adopt(self, strategy: str) -> None:  # noqa: D102
+        ground = self._ground
+        ground.access = attrs.evolve(ground.resolve(), read=READS[strategy]())
+        await self.refresh()
+
     async def refresh(self) -> None:  # noqa: D102
         await self._ground.hop(lambda _abandoned: self._look_up())
 
     async def aclose(self) -> None:  # noqa: D102
         with self._swapping:
             self._closed = True
-            handle, self._handle = self._handle, None
+            file, self._file = self._file, None
         self._stop_notifying()
-        await _close_within_grace(handle)
+        await _close_within_grace(file)
 
     def _stop_notifying(self) -> None:
         notifier, self._notifier = self._notifier, None
@@ -312,18 +306,15 @@ class PosixReader(MailboxReader):
             notifier.close()
 
     def _read(self, offset: int, length: int) -> bytes:
-        handle = self._handle or self._look_up()
-        if handle is None:
+        file = self._file or self._look_up()
+        if file is None:
             return b""
         try:
-            read = self._ground.resolve().read
-            with handle as descriptor:
-                self._ground.operations.count_read(read.metadata)
-                return read.read(descriptor, offset, length)
+            return self._ground.read(file, offset, length)
         except OSError as error:
             if error.errno not in GONE:
                 raise
-            self._swap(handle, None)
+            self._swap(file, None)
             return b""
 
     def _watch(
@@ -342,30 +333,27 @@ class PosixReader(MailboxReader):
             if left <= 0 or abandoned.wait(min(nap, left)) or self._closed or not data:
                 return False
 
-    def _look_up(self) -> Handle | None:
+    def _look_up(self) -> PeerFile | None:
         """Open what the name now leads to and hold that; keep what is held if it leads nowhere.
 
         The new descriptor is kept also where it is the same file by its number: some
         filesystems give the number of a deleted file to the next one.
         """
-        before = self._handle
+        before = self._file
         try:
-            access = self._ground.resolve()
+            file = self._ground.open_peer(self._name)
         except FileNotFoundError:
             return before
-        descriptor = self._ground.opener.open_peer(self._name, access.read)
-        if descriptor is None:
-            return before
-        return self._swap(before, Handle(descriptor))
+        return before if file is None else self._swap(before, file)
 
-    def _swap(self, before: Handle | None, fresh: Handle | None) -> Handle | None:
+    def _swap(self, before: PeerFile | None, fresh: PeerFile | None) -> PeerFile | None:
         """Hold `fresh` instead of `before`, unless an abandoned look-up comes late."""
         with self._swapping:
-            if self._closed or self._handle is not before:
+            if self._closed or self._file is not before:
                 unwanted = fresh
             else:
-                unwanted, self._handle = before, fresh
-            held = self._handle
+                unwanted, self._file = before, fresh
+            held = self._file
         if unwanted is not None:
             unwanted.close()
         return held
@@ -410,7 +398,7 @@ def _length(buffers: Sequence[Buffer]) -> int:
     return sum(memoryview(buffer).nbytes for buffer in buffers)
 
 
-async def _close_within_grace(file: OwnFile | Handle | None) -> None:
+async def _close_within_grace(file: OwnFile | PeerFile | None) -> None:
     """Close in a thread of its own: never queued behind hung calls, never waited for long."""
     if file is None:
         await trio.lowlevel.checkpoint()

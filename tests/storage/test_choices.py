@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from muxfs.storage.access import READS, WRITES
 from muxfs.storage.choices import (
     CHOICES,
     OTHERWISE,
     Kind,
     Source,
     choice_for,
+    other_reads,
+    stronger_write,
 )
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "filesystems.md"
@@ -74,3 +77,20 @@ def test_what_nobody_knows_is_treated_like_the_worst() -> None:
 )
 def test_moosefs_by_its_source(name: str, source: str, pause: float) -> None:
     assert choice_for(name, source).least_pause == pause
+
+
+def test_other_reads_are_all_that_go_past_a_cache_but_the_one_in_use() -> None:
+    for name in READS:
+        assert set(other_reads(name)) == {"direct", "dontneed", "statx", "reopen"} - {name}
+        assert set(other_reads(name)) <= set(READS)
+
+
+def test_stronger_writes_end() -> None:
+    for name in WRITES:
+        seen = [name]
+        while (following := stronger_write(seen[-1])) is not None:
+            assert following in WRITES
+            assert following not in seen
+            seen.append(following)
+        assert seen[-1] == "close"
+    assert stronger_write("memory") == stronger_write("plain") == "dsync"

@@ -11,7 +11,13 @@ from trio.testing import MockClock
 
 import muxfs.testing
 from muxfs.storage.base import FileCondition, Marker
-from muxfs.testing import MemoryFilesystem, MemoryStorage, random_tear, random_versions
+from muxfs.testing import (
+    FrozenView,
+    MemoryFilesystem,
+    MemoryStorage,
+    random_tear,
+    random_versions,
+)
 
 from .conftest import os_error
 
@@ -255,3 +261,41 @@ def run_scenario(seed: int) -> list[bytes]:
 
 def test_faults_are_deterministic() -> None:
     assert run_scenario(1) == run_scenario(1) != run_scenario(2)
+
+
+async def test_a_strategy_whose_view_is_frozen(autojump_clock: MockClock) -> None:
+    frozen = FrozenView()
+    fs = MemoryFilesystem(views={"held": frozen})
+    near, far = fs.storage("near", "far"), fs.storage("far", "near", reads=("held", "direct"))
+    await near.writer.prepare(SIZE)
+    await near.writer.write(0, [b"old"])
+    assert await far.reader.read(0, 3) == b"old"
+    await near.writer.write(0, [b"new"])
+
+    assert await far.reader.read(0, 3) == b"old"
+    assert far.reader.others == ["direct"]
+    assert await far.reader.read_by("direct", [(0, 3), (1, 2)]) == [b"new", b"ew"]
+    assert await far.reader.read(0, 3) == b"old"
+    frozen.forget()
+    assert await far.reader.read(0, 3) == b"new"
+
+    await near.writer.write(0, [b"end"])
+    await far.reader.adopt("direct")
+    assert await far.reader.read(0, 3) == b"end"
+    assert far.strategy == "direct+memory"
+
+
+async def test_a_strategy_whose_writes_nobody_sees(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem(unseen={"plain"})
+    near = fs.storage("near", "far", writes=("plain", "dsync"))
+    far = fs.storage("far", "near")
+    await near.writer.prepare(SIZE)
+    await near.writer.write(0, [b"new"])
+    assert await far.reader.read(0, 3) == bytes(3)
+
+    assert near.writer.stronger == "dsync"
+    await near.writer.adopt("dsync")
+    assert near.writer.stronger is None
+    await near.writer.write(0, [b"new"])
+    assert await far.reader.read(0, 3) == b"new"
+    assert near.strategy == "memory+dsync"

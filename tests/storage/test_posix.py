@@ -123,7 +123,7 @@ async def test_reader_never_opens_for_writing(directory: Path, access) -> None:
     far = PosixStorage(directory, "far", "near", access)
     await near.writer.prepare(SIZE)
     await far.reader.read(0, 1)
-    with far.reader._handle as reading, near.writer._file.writing as writing:
+    with far.reader._file.reading as reading, near.writer._file.writing as writing:
         read_flags, write_flags = (fcntl.fcntl(fd, fcntl.F_GETFL) for fd in (reading, writing))
     await near.aclose()
     await far.aclose()

@@ -13,7 +13,8 @@ import trio.testing
 from muxfs.storage.access import Access, DirectRead, DsyncWrite, FdatasyncWrite, HeldRead
 from muxfs.storage.base import FileCondition, Marker
 from muxfs.storage.files import PIECE, Handle
-from muxfs.storage.posix import THREADS, PosixStorage
+from muxfs.storage.ground import THREADS
+from muxfs.storage.posix import PosixStorage
 
 from .conftest import (
     PATIENCE,

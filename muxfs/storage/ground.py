@@ -1,0 +1,78 @@
+"""What both mailboxes of a session stand on: their directory, its filesystem, threads."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+import trio
+
+from muxfs.storage.access import Access
+from muxfs.storage.base import Extent, Operations
+from muxfs.storage.choices import Kind
+from muxfs.storage.files import Opener, PeerFile
+from muxfs.storage.filesystem import Filesystem, default_access, find_filesystem
+
+THREADS: Final = 8
+"""Worker threads of one storage at most, the abandoned ones included."""
+
+T = TypeVar("T")
+
+
+class Ground:
+    """Directory, filesystem, strategies in use, threads. Blocks, but for `hop`."""
+
+    def __init__(self, directory: str, access: Access | None) -> None:
+        self.directory = os.path.abspath(directory)
+        self.operations = Operations()
+        self.opener = Opener(self.directory, self.operations)
+        self.filesystem: Filesystem | None = None
+        self.access = access
+        self._asked_for = access is not None
+        self.limiter = trio.CapacityLimiter(THREADS)
+
+    def resolve(self) -> Access:
+        """Find out the filesystem, once; in a worker thread, since the server may be down."""
+        if self.filesystem is None:
+            self.filesystem = find_filesystem(self.directory)
+        if self.access is None:
+            self.access = default_access(self.filesystem)
+        return self.access
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the access may be changed when it turns out to be wrong.
+
+        Not what the user asked for, nor where one kernel has the only cache.
+        """
+        found = self.filesystem
+        return found is not None and found.kind is Kind.NETWORK and not self._asked_for
+
+    def open_peer(self, name: str) -> PeerFile | None:
+        """Open a file of that name for reading; None where there is none. Raises OSError."""
+        return self.opener.open_peer(name, self.resolve().read)
+
+    def read(self, file: PeerFile, offset: int, length: int) -> bytes:
+        """Read from an open file, and count."""
+        with file.reading as descriptor:
+            self.operations.count_read(file.read.metadata)
+            return file.read.read(descriptor, offset, length)
+
+    def read_once(self, file: PeerFile, extents: Sequence[Extent]) -> list[bytes]:
+        """Read from an open file, and close it."""
+        try:
+            return [self.read(file, *extent) for extent in extents]
+        finally:
+            file.close()
+
+    async def hop(self, job: Callable[[threading.Event], T]) -> T:
+        """Run a blocking job in a worker thread; its event is set when nobody waits for it."""
+        abandoned = threading.Event()
+        try:
+            return await trio.to_thread.run_sync(
+                job, abandoned, abandon_on_cancel=True, limiter=self.limiter
+            )
+        finally:
+            abandoned.set()
