@@ -13,7 +13,8 @@ from typing import Final
 import trio
 
 from muxfs.core import wire
-from muxfs.core.engine import Engine, Write
+from muxfs.core.engine import Engine
+from muxfs.core.flight import Write
 from muxfs.core.polling import PollPolicy
 from muxfs.info import Change, StorageRecovered, StorageTrouble
 from muxfs.storage.base import FileCondition, Marker, Storage
@@ -121,7 +122,13 @@ class Pump:
             self._writer_bell.ring()
 
     async def _write_loop(self) -> None:
-        engine, writer = self.engine, self.storage.writer
+        async with trio.open_nursery() as nursery:
+            await self._begin_writes(nursery)
+            nursery.cancel_scope.cancel()  # after a failure some may hang for ever
+        self._dispatch()
+
+    async def _begin_writes(self, nursery: trio.Nursery) -> None:
+        engine = self.engine
         in_a_row = 0
         while not engine.finished:
             now = trio.current_time()
@@ -138,18 +145,21 @@ class Pump:
                 continue
             self._wake_reader()
             in_a_row += 1
+            inline = self._write_now(write)
+            if not inline:
+                nursery.start_soon(self._write, write)
             # a task switch costs as much as the copy: not one for each write
-            if in_a_row % WRITES_IN_A_ROW == 0:
+            if not inline or in_a_row % WRITES_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
-            if self._write_now(write):
-                continue
-            try:
-                await writer.write(write.offset, write.buffers)
-            except OSError as error:
-                self._write_failed(error)
-            else:
-                self._write_succeeded()
-        self._dispatch()
+
+    async def _write(self, write: Write) -> None:
+        try:
+            await self.storage.writer.write(write.offset, write.buffers)
+        except OSError as error:
+            self._write_failed(write, error)
+        else:
+            self._write_succeeded(write)
+        self._writer_bell.ring()
 
     def _write_eagerly(self, now: float) -> None:
         """Write without the writer task, which saves its wake-up: for a message now and then."""
@@ -168,18 +178,18 @@ class Pump:
             if not self.storage.writer.write_now(write.offset, write.buffers):
                 return False
         except OSError as error:
-            self._write_failed(error)
+            self._write_failed(write, error)
         else:
-            self._write_succeeded()
+            self._write_succeeded(write)
         return True
 
-    def _write_succeeded(self) -> None:
-        self.engine.write_done()
+    def _write_succeeded(self, write: Write) -> None:
+        self.engine.write_done(write, trio.current_time())
         self._note_recovery("writing")
         self.progress_lot.unpark_all()
 
-    def _write_failed(self, error: OSError) -> None:
-        self.engine.write_failed(trio.current_time())
+    def _write_failed(self, write: Write, error: OSError) -> None:
+        self.engine.write_failed(write, trio.current_time())
         self._note_trouble("writing", error)
         self._keeper_bell.ring()
         self.progress_lot.unpark_all()
@@ -279,8 +289,8 @@ class Pump:
             try:
                 if beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
                     await self._check_own_file()
-                peer = self.engine.link
-                if not peer.established or peer.silence > self._heartbeat:
+                engine = self.engine
+                if not engine.established or engine.silence > self._heartbeat:
                     await self.storage.reader.refresh()
             except OSError as error:
                 self._note_trouble("looking after the files", error)

@@ -98,7 +98,7 @@ class Session:
     async def wait_established(self) -> PeerInfo:
         """Wait for the other side; return who it is. Raises SessionError if it is over."""
         await trio.lowlevel.checkpoint()
-        while self.peer is None or not self.engine.link.established:
+        while self.peer is None or not self.engine.established:
             self._check_open()
             await self._state_lot.park()
         return self.peer
@@ -162,19 +162,20 @@ class Session:
     def stats(self) -> SessionStats:
         """Return this side's counters."""
         engine = self.engine
+        totals = engine.totals
         return SessionStats(
             state=engine.state.value,
             streams=engine.open_streams,
-            opened=engine.opened_streams,
-            bytes_written=engine.written_bytes,
-            bytes_read=engine.read_bytes,
+            opened=totals.opened,
+            bytes_written=totals.written,
+            bytes_read=totals.read,
             in_flight=engine.in_flight,
             round_trip=engine.round_trip,
             operations=self.storage.operations.total,
             operations_per_second=round(self._rate, 2),
-            torn=engine.torn_reads,
-            stale=engine.stale_reads,
-            rewritten=engine.rewritten,
+            torn=totals.torn,
+            stale=totals.stale,
+            rewritten=totals.rewritten,
         )
 
     # For streams and listeners

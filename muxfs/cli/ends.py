@@ -282,7 +282,7 @@ async def remind(
             with trio.move_on_after(math.inf if came else after) as patience:
                 await changes.receive()
             if patience.cancelled_caught:
-                birth = session.engine.link.peer
+                birth = session.engine.peer
                 tell(no_sign(place, PeerInfo.of(birth) if birth else None, after))
                 while not isinstance(await changes.receive(), Established):
                     pass

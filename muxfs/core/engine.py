@@ -2,8 +2,9 @@
 
 The caller owns the files, the clock and the random numbers:
 
-* `next_write(now)` gives the next thing to write; after it was made durable, or
-  failed, the caller says `write_done()` or `write_failed(now)`. One at a time.
+* `next_write(now)` gives the next thing to write, also while earlier ones are under
+  way; after one was made durable, or failed, the caller says `write_done(write, now)`
+  or `write_failed(write, now)`, in any order. None of them overlap.
 * `next_read(now)` says which parts of the peer's file to read; what was read goes
   to `receive_head` and `receive_ring`.
 * `next_timeout()` is when `handle_timeout(now)` must be called at the latest.
@@ -22,15 +23,15 @@ from typing import Final
 import attrs
 
 from muxfs.core import wire
+from muxfs.core.conversation import Conversation
 from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent
-from muxfs.core.inbound import Batch, ReceiveRing
+from muxfs.core.flight import Flight, Write
 from muxfs.core.link import Link, Meeting
-from muxfs.core.multiplexer import Changes, Filling, Multiplexer, OutOfStreams
+from muxfs.core.multiplexer import Changes, Multiplexer, OutOfStreams
 from muxfs.core.outbound import SendRing
-from muxfs.core.pacing import Pacer
+from muxfs.core.repair import Repair
 from muxfs.core.stream import Ending, Stream
 from muxfs.core.wire import (
-    BATCH_HEADER,
     Birth,
     Buffer,
     Code,
@@ -43,23 +44,11 @@ from muxfs.core.wire import (
     Status,
 )
 
-ACK_DELAY: Final = 0.1
-"""Seconds that an ack waits for a batch to ride on."""
-
-ACK_BYTES: Final = 256 << 10
 HEAD_INTERVAL: Final = 2.5
 """Seconds between looks at an established peer's head."""
 
 HEAD_INTERVAL_UNACKED: Final = 0.5
 """The same while acks are awaited: a peer that was killed and restarted is found soon."""
-
-LEAST_DATA: Final = 64 << 10
-"""Bytes of allowance to wait for while more is queued: no silly small batches."""
-
-FIRST_BACKOFF: Final = 0.1
-MOST_BACKOFF: Final = 5.0
-_SMALL_ROOM: Final = 2048
-"""Less ring than this before its end is padded if a control frame does not fit."""
 
 _NEVER: Final = float("inf")
 _NUMBER_TAKEN: Final = Ending(Code.PEER_RESTARTED, "another process took this side's number")
@@ -89,19 +78,36 @@ class State(enum.Enum):
 
 
 @attrs.frozen
-class Write:
-    """Buffers to be written one after the other at a file offset."""
-
-    offset: int
-    buffers: list[Buffer]
-
-
-@attrs.frozen
 class ReadPlan:
     """What to read now: the head, and (offset, length) in the ring."""
 
     head: bool
     ring: tuple[int, int] | None
+
+
+@attrs.define
+class Totals:
+    """What was counted so far; bytes of batches with all that is in them."""
+
+    opened: int = 0
+    torn: int = 0
+    stale: int = 0
+    rewritten: int = 0
+    written: int = 0
+    read: int = 0
+
+    def with_those_of(self, conversation: Conversation | None) -> Totals:
+        """Return these and those of a conversation."""
+        if conversation is None:
+            return self
+        return Totals(
+            self.opened + conversation.streams.opened,
+            self.torn + conversation.inbound.torn,
+            self.stale,
+            self.rewritten + conversation.out.rewritten,
+            self.written + conversation.out.position,
+            self.read + conversation.inbound.position,
+        )
 
 
 @attrs.define
@@ -118,37 +124,23 @@ class Engine:
     speculate: bool = False
     """Whether a read is a round trip, so that guessing how much came is worth it."""
 
-    written_bytes: int = 0
-    read_bytes: int = 0
-    _finished_opened: int = 0
-    _finished_torn: int = 0
-    _stale: int = 0
-    _finished_rewritten: int = 0
-    _streams: Multiplexer | None = None
-    _outbound: SendRing | None = None
-    _inbound: ReceiveRing | None = None
-    _pacer: Pacer = attrs.field(factory=Pacer)
+    _finished: Totals = attrs.field(factory=Totals)
+    """Of conversations that are over."""
+
+    _conversation: Conversation | None = None
+    _flight: Flight = attrs.field(factory=Flight)
+    _repair: Repair = attrs.field(factory=Repair)
     _events: list[Event] = attrs.field(factory=list)
     _changes: Changes = attrs.field(factory=Changes)
     _birth_wanted: bool = True
     _status_wanted: bool = True
     _next_beat: float = 0.0
     _head_at: float = 0.0
-    _ack_owed: bool = False
-    _ack_at: float = _NEVER
-    _ack_sent: int = 0
     _ending: Ending | None = None
     _ending_published: bool = False
     _closing_written: bool = False
-    _retry_at: float = 0.0
-    _backoff: float = FIRST_BACKOFF
-    _failing_since: float | None = None
     _was_silent: bool = False
-    _pings: dict[bytes, float] = attrs.field(factory=dict)
-    _ping_at: float = 0.0
-    _pinged_traffic: int = 0
     _notice_wanted: Ending | None = None
-    _look_at_head: bool = False
     _final_positions: tuple[int, int] = (0, 0)
     _parting: SendRing | None = None
     """What this side closed: the peer reads it up to the final position, so it must be there."""
@@ -190,51 +182,61 @@ class Engine:
         return self._closing_written
 
     @property
+    def established(self) -> bool:
+        """Whether the peer is there, or was a moment ago."""
+        return self.link.established
+
+    @property
+    def own(self) -> Birth:
+        """What this side says of itself in this life."""
+        return self.link.own
+
+    @property
+    def peer(self) -> Birth | None:
+        """What the peer says of itself, as last seen; also before the session stands."""
+        return self.link.peer
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a sign of the peer's life."""
+        return self.link.silence
+
+    @property
     def flushed(self) -> bool:
         """Whether all that streams have queued was written and acknowledged."""
-        if self._streams is None or self._outbound is None:
-            return True
-        return self._streams.idle and not self._outbound.awaits_ack
+        return self._conversation is None or self._conversation.flushed
 
     @property
     def unsent(self) -> int:
         """Bytes that streams have queued, and bytes that are not acknowledged."""
-        return self.in_flight + (self._streams.queued if self._streams else 0)
+        return self.in_flight + (self._conversation.streams.queued if self._conversation else 0)
 
     @property
     def round_trip(self) -> float | None:
         """Smoothed round trip in seconds, once it was measured."""
-        return self._pacer.smoothed
+        return self._conversation.pacer.smoothed if self._conversation else None
 
     @property
     def open_streams(self) -> int:
         """Live streams."""
-        return len(self._streams.streams) if self._streams else 0
+        return len(self._conversation.streams.streams) if self._conversation else 0
 
     @property
-    def opened_streams(self) -> int:
-        """Streams opened by either side so far."""
-        return self._finished_opened + (self._streams.opened if self._streams else 0)
-
-    @property
-    def torn_reads(self) -> int:
-        """Reads that showed a batch in part."""
-        return self._finished_torn + (self._inbound.torn if self._inbound else 0)
-
-    @property
-    def stale_reads(self) -> int:
-        """Reads that did not show what the peer's status says was written."""
-        return self._stale
+    def totals(self) -> Totals:
+        """What was counted since the start."""
+        return self._finished.with_those_of(self._conversation)
 
     @property
     def rewritten(self) -> int:
         """Batches that were written again."""
-        return self._finished_rewritten + (self._outbound.rewritten if self._outbound else 0)
+        return self._finished.rewritten + (
+            self._conversation.out.rewritten if self._conversation else 0
+        )
 
     @property
     def in_flight(self) -> int:
         """Bytes written and not acknowledged."""
-        return self._outbound.in_flight if self._outbound else 0
+        return self._conversation.out.in_flight if self._conversation else 0
 
     def take_events(self) -> list[Event]:
         """Return what happened to the session since the last call."""
@@ -244,8 +246,8 @@ class Engine:
     def take_changes(self) -> Changes:
         """Return what happened to streams since the last call."""
         changes, self._changes = self._changes, Changes()
-        if self._streams is not None:
-            self._streams.changes = self._changes
+        if self._conversation is not None:
+            self._conversation.streams.changes = self._changes
         return changes
 
     # Streams, as the application uses them
@@ -253,18 +255,18 @@ class Engine:
     @property
     def can_open(self) -> bool:
         """Whether `open_stream` would work now."""
-        streams = self._streams
-        return self.link.established and streams is not None and streams.can_open
+        conversation = self._conversation
+        return self.established and conversation is not None and conversation.streams.can_open
 
     def open_stream(self, target: str, originator: str = "") -> Stream:
         """Open a stream. Raises OutOfStreams if `can_open` is false, ValueError for the target."""
-        if self._streams is None or not self.link.established:
+        if self._conversation is None or not self.established:
             raise OutOfStreams
-        return self._streams.open(target, originator)
+        return self._conversation.streams.open(target, originator)
 
     def _home(self, stream: Stream) -> Multiplexer | None:
         """Return what carries the stream now: nothing, once its session is over."""
-        streams = self._streams
+        streams = self._conversation.streams if self._conversation else None
         return streams if streams is not None and stream.epoch == streams.epoch else None
 
     def accept(self, stream: Stream, bound_address: str = "") -> None:
@@ -309,58 +311,90 @@ class Engine:
         """Take up to `most` received bytes (there must be some), and give credit for them."""
         data = stream.receive.take(most)
         if (streams := self._home(stream)) is not None:
-            streams.consume(stream, len(data), now, self._pacer.round_trip)
+            assert self._conversation is not None  # noqa: S101  (it has the streams)
+            streams.consume(stream, len(data), now, self._conversation.pacer.round_trip)
         return data
 
     # Writing
 
     def next_write(self, now: float) -> Write | None:
-        """Return what to write next, if anything is due; the previous write must be over."""
-        if now < self._retry_at or self._closing_written:
+        """Return what to write next, if anything is due, also beside what is under way."""
+        if now < self._repair.retry_at or self._closing_written:
             return None
         if self._notice_wanted is not None and not self._birth_wanted:
-            return self._write_notice(self._notice_wanted, now)
+            write = self._write_notice(self._notice_wanted, now)
+        else:
+            write = self._next_write(now)
+        return self._flight.begin(write, now) if write is not None else None
+
+    def _next_write(self, now: float) -> Write | None:
+        flight, parting = self._flight, self._parting
+        if not flight.in_head and (write := self._write_head(now)) is not None:
+            return write
+        if parting is not None and not flight.full and (again := parting.next_rewrite(flight)):
+            return Write(parting.file_offset(again), again.buffers, repeats=True)
+        conversation = self._conversation
+        write = conversation.next_write(now) if conversation is not None else None
+        if write is not None and write.asks_for_ack:
+            self.active_at = now
+        return write
+
+    def _write_head(self, now: float) -> Write | None:
+        """Return the birth block or a status, if one is due."""
         if self._birth_wanted:
             self._birth_wanted = False
-            return Write(0, [wire.encode_birth(self.link.own)])
-        if self._parting is not None and (again := self._parting.next_rewrite()) is not None:
-            return Write(self._parting.file_offset(again), again.buffers)
-        if self._status_wanted or now >= self._next_beat:
+            return Write(0, [wire.encode_birth(self.link.own)], repeats=self._repair.under_way)
+        if self._ending is not None and not self._parted:
+            return None
+        if self._status_wanted or now >= self._next_beat or self._ack_needs_status(now):
             return self._write_status(now)
-        return self._write_batch(self._outbound, now) if self._outbound is not None else None
+        return None
+
+    def _ack_needs_status(self, now: float) -> bool:
+        return self._conversation is not None and self._conversation.ack_needs_status(now)
+
+    @property
+    def _parted(self) -> bool:
+        """Whether all is written that the peer is to read before the closing status."""
+        return not self._flight and not (self._parting and self._parting.has_rewrites)
 
     def wants_write(self, now: float) -> bool:
         """Whether `next_write` would probably give something now."""
         if self._status_wanted or self._birth_wanted or self._ending is not None:
             return True
-        out, streams = self._outbound, self._streams
-        if out is None or streams is None:
-            return False
-        return now >= self._ack_at or streams.has_control or self._may_send_data(out)
+        return self._conversation is not None and self._conversation.wants_write(now)
 
-    def write_done(self) -> None:
-        """Note that the last write can be seen by the peer."""
-        self._failing_since = None
-        self._backoff = FIRST_BACKOFF
-        if self._ending_published and not (self._birth_wanted or self._status_wanted):
+    def write_done(self, write: Write, now: float) -> None:
+        """Note that a write can be seen by the peer."""
+        self._flight.end(write, now)
+        if self._repair.under_way and self._restored:
+            self._repair.succeeded()
+        written = not (self._birth_wanted or self._status_wanted)
+        if self._ending_published and written and self._parted:
             self._closing_written = True
 
-    def write_failed(self, now: float) -> None:
-        """Note that the last write failed: everything may be lost, also what was written before."""
+    @property
+    def _restored(self) -> bool:
+        """Whether all was written again, and well, since a write failed."""
+        rings = (self._conversation.out if self._conversation else None, self._parting)
+        waiting = any(ring is not None and ring.has_rewrites for ring in rings)
+        return not (self._birth_wanted or waiting or self._flight.repeats)
+
+    def write_failed(self, write: Write, now: float) -> None:
+        """Note that a write failed: everything may be lost, also what was written before."""
+        self._flight.end(write, now)
         self.restore()
-        self._retry_at = now + self._backoff
-        self._backoff = min(MOST_BACKOFF, 2 * self._backoff)
-        if self._failing_since is None:
-            self._failing_since = now
-        elif now - self._failing_since > self.link.peer_timeout:
+        self._repair.failed(now)
+        if self._repair.lasts(now) > self.link.peer_timeout:
             self._fail(Ending(Code.STORAGE, "the own mailbox cannot be written"))
 
     def restore(self) -> None:
         """Write birth block, status and all that is not acknowledged again."""
         self._birth_wanted = self._status_wanted = True
-        for ring in (self._outbound, self._parting):
-            if ring is not None:
-                ring.rewrite_all()
+        if self._conversation is not None:
+            self._conversation.out.rewrite_all()
+        if self._parting is not None:
+            self._parting.rewrite_all()
 
     def _write_status(self, now: float) -> Write:
         self._status_wanted = False
@@ -383,104 +417,44 @@ class Engine:
             code=ending.code if ending else Code.OK,
             items=tuple(items),
         )
-        self._ack_told()
+        if self._conversation is not None:
+            self._conversation.ack_told()
         return Write(wire.status_offset(self.beat), [wire.encode_status(status)])
 
     def _positions(self) -> tuple[int, int]:
         """Return write and read position of the current epoch."""
-        if self._outbound is None or self._inbound is None:
+        if self._conversation is None:
             return self._final_positions
-        return self._outbound.position, self._inbound.position
-
-    def _write_batch(self, out: SendRing, now: float) -> Write | None:
-        again = out.next_rewrite()
-        if again is not None:
-            return Write(out.file_offset(again), again.buffers)
-        assert self._streams is not None  # noqa: S101  (made and dropped with the ring)
-        ack_due = self._ack_owed and now >= self._ack_at
-        has_work = self._streams.has_control or self._may_send_data(out)
-        if not has_work and not ack_due:
-            return None
-        room = min(out.room, out.max_batch)
-        if room < wire.ALIGNMENT:
-            return self._write_status(now) if ack_due else None
-        filling = Filling(room - BATCH_HEADER)
-        # half of what may be in flight: one batch on its way while the next one is made
-        most = min(out.allowance, self._pacer.allowance // 2)
-        self._streams.fill(filling, max(0, most))
-        if filling.count == 0 and has_work and self._at_end_of_ring(out):
-            return self._write_pad(out, now)
-        if filling.count == 0 and not ack_due:
-            return None
-        ack = self._inbound.position if self._inbound else 0
-        buffers, stride = out.encode(ack, filling.parts, filling.count)
-        if filling.asks_for_ack:
-            self.active_at = now
-        return self._place(out, buffers, stride, now, filling.asks_for_ack)
-
-    def _may_send_data(self, out: SendRing) -> bool:
-        assert self._streams is not None  # noqa: S101
-        # a small allowance is worth a batch only if nothing is on its way that will enlarge it
-        return out.allowance >= min(LEAST_DATA, self._pacer.allowance) and self._streams.has_data
-
-    def _at_end_of_ring(self, out: SendRing) -> bool:
-        return out.capacity - out.position % out.capacity <= min(out.room, _SMALL_ROOM)
-
-    def _write_pad(self, out: SendRing, now: float) -> Write:
-        buffers, stride = out.encode_pad(self._inbound.position if self._inbound else 0)
-        return self._place(out, buffers, stride, now, asks_for_ack=False)
+        return self._conversation.out.position, self._conversation.inbound.position
 
     def _write_notice(self, ending: Ending, now: float) -> Write | None:
-        out, self._notice_wanted = self._outbound, None
-        notice = None
-        if out is not None and out.room >= wire.ALIGNMENT:
-            buffers, stride = out.encode_notice(self._positions()[1])
-            notice = self._place(out, buffers, stride, now, asks_for_ack=False)
+        self._notice_wanted = None
+        notice = self._conversation.write_notice(now) if self._conversation else None
         self._close(ending)
-        return notice or self.next_write(now)
-
-    def _place(
-        self, out: SendRing, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool
-    ) -> Write:
-        batch = out.place(buffers, stride, now, asks_for_ack)
-        self.written_bytes += stride
-        self._ack_told()
-        return Write(out.file_offset(batch), batch.buffers)
-
-    def _ack_told(self) -> None:
-        self._ack_owed = False
-        self._ack_at = _NEVER
-        self._ack_sent = self._inbound.position if self._inbound else 0
+        return notice or self._next_write(now)
 
     # Reading
 
-    @property
-    def awaits_room(self) -> bool:
-        """Whether the ring is full, so that acks may come in the peer's status only."""
-        return self._outbound is not None and self._outbound.room < wire.ALIGNMENT
-
     def next_read(self, now: float) -> ReadPlan:
         """Return what to read of the peer's file at this poll."""
-        head = (
-            not self.link.established
-            or now >= self._head_at
-            or self.awaits_room
-            or self._look_at_head
-        )
-        ring = self._inbound.extent if self._inbound and self.link.established else None
-        return ReadPlan(head, ring)
+        conversation = self._conversation if self.established else None
+        if conversation is None:
+            return ReadPlan(True, None)
+        head = now >= self._head_at or conversation.awaits_room or conversation.notice
+        return ReadPlan(head, conversation.inbound.extent)
 
     @property
     def marker(self) -> tuple[int, bytes] | None:
         """File offset and bytes that announce the next batch of the peer."""
-        if self._inbound is None or not self.link.established:
+        if self._conversation is None or not self.established:
             return None
-        return self._inbound.extent[0] + wire.MARKER_OFFSET, self._inbound.marker
+        ring = self._conversation.inbound
+        return ring.extent[0] + wire.MARKER_OFFSET, ring.marker
 
     @property
     def read_again(self) -> bool:
         """Whether the last read showed that more is there already."""
-        return self._inbound is not None and self._inbound.incomplete
+        return self._conversation is not None and self._conversation.inbound.incomplete
 
     def receive_head(self, head: bytes, now: float) -> None:
         """Take the first `wire.HEAD_LENGTH` bytes of the peer's file as they were read."""
@@ -496,55 +470,34 @@ class Engine:
             self._fail(Ending(Code.VERSION, f"the other side speaks {error}, this one {ours}"))
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
-        waiting = self._outbound is not None and self._outbound.awaits_ack
+        waiting = self._conversation is not None and self._conversation.out.awaits_ack
         pause = HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL
         self._head_at = now + min(pause, self.config.heartbeat / 1000)
         self._judge_silence(now)
 
     def receive_ring(self, data: bytes, now: float) -> bool:
         """Take what was read at `next_read().ring`; whether a new batch was in it."""
-        ring = self._inbound
-        if ring is None or self._ending is not None:
+        conversation = self._conversation
+        if conversation is None or self._ending is not None:
             return False
-        before = ring.position
-        ring.speculate = self.speculate
+        conversation.inbound.speculate = self.speculate
         try:
-            for batch in ring.receive(data):
-                self._receive_batch(batch, len(data), now)
+            progress = conversation.receive(data, now)
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
-        if ring.position == before:
-            self._stale += self._is_behind(ring)
+            return True
+        if not progress:
+            self._finished.stale += self._is_behind(conversation)
             return False
-        self.read_bytes += ring.position - before
         self.active_at = now
         self.link.heard()
-        self._schedule_ack(ring, now)
         self._note_closing()
         self._judge_silence(now)
         return True
 
-    def _receive_batch(self, batch: Batch, whole: int, now: float) -> None:
-        header = batch.header
-        assert self._outbound is not None  # noqa: S101
-        assert self._streams is not None  # noqa: S101
-        self._outbound.acknowledge(header.ack, now)
-        if header.pad and (header.body_length or header.frame_count):
-            raise ProtocolViolation("a PAD batch with a body")
-        self._look_at_head = header.notice
-        if header.frame_count:
-            self._ack_owed = True
-        for frame in wire.decode_frames(batch.body, header.frame_count):
-            self._streams.receive(frame, whole)
-        for payload in self._changes.pongs:
-            sent_at = self._pings.pop(payload, None)
-            if sent_at is not None:
-                self._pacer.answered(now - sent_at)
-        self._changes.pongs.clear()
-
-    def _is_behind(self, ring: ReceiveRing) -> bool:
+    def _is_behind(self, conversation: Conversation) -> bool:
         status = self._status_to_us()
-        return status is not None and status.write_position > ring.position
+        return status is not None and status.write_position > conversation.inbound.position
 
     def _status_to_us(self) -> Status | None:
         """Return the peer's newest status if it is one of this very session."""
@@ -553,27 +506,19 @@ class Engine:
             return None
         return status if status.echo == self.link.own.incarnation else None
 
-    def _schedule_ack(self, ring: ReceiveRing, now: float) -> None:
-        if not self._ack_owed:
-            return
-        if ring.position - self._ack_sent >= min(ACK_BYTES, ring.capacity // 8):
-            self._ack_at = now
-        else:
-            self._ack_at = min(self._ack_at, now + ACK_DELAY)
-
     def _take_status(self, now: float) -> None:
         status = self._status_to_us()
-        if status is None or self._outbound is None:
+        if status is None or self._conversation is None:
             return
-        self._outbound.acknowledge(status.read_position, now)
+        self._conversation.out.acknowledge(status.read_position, now)
         self._note_closing()
 
     def _note_closing(self) -> None:
         """End the session once all that the peer wrote before its closing has been read."""
         status = self._status_to_us()
-        if status is None or self._inbound is None:
+        if status is None or self._conversation is None:
             return
-        if status.closed and self._inbound.position >= status.write_position:
+        if status.closed and self._conversation.inbound.position >= status.write_position:
             self._lose(Ending(status.code, status.text(ItemType.REASON)))
             self.link.lost()
 
@@ -602,39 +547,33 @@ class Engine:
     # Time
 
     def next_timeout(self) -> float:
-        """When `handle_timeout` is due, or a write is: a time of the caller's clock."""
+        """When `handle_timeout` is due, or a write is: a time of the caller's clock.
+
+        What waits for the end of a write is not counted.
+        """
         if self._closing_written:
             return _NEVER
-        times = [self._next_beat]
-        if self.link.established and self._outbound is not None:
-            times.append(self._ack_at)
-            if not self.link.silent:
-                times.append(self._outbound.retry_at)
-        return max(self._retry_at, min(times))
+        due = _NEVER
+        if not self._flight.in_head:
+            if self._birth_wanted or (not self._flight and not self._parted):
+                due = 0.0
+            elif self._ending is None or self._parted:
+                due = 0.0 if self._status_wanted else self._next_beat
+        if self.established and self._conversation is not None:
+            due = min(due, self._conversation.next_timeout(self.link.silent))
+        return max(self._repair.retry_at, due)
 
     def handle_timeout(self, now: float) -> None:
         """Do what time asks for: writing again, measuring the round trip, noticing silence."""
-        if self._outbound is not None and self.link.established:
+        conversation = self._conversation
+        if conversation is not None and self.established:
             if not self.link.silent:
-                self._outbound.handle_timeout(now)
-            self._measure(now)
-        if self._streams is not None and self._streams.exhausted and self._ending is None:
+                conversation.out.handle_timeout(now)
+            conversation.measure(now, self.config.heartbeat / 1000, self.random_bytes)
+        if conversation is not None and conversation.streams.exhausted and self._ending is None:
             generation = self.link.own.incarnation.generation + 1
             self._be_born_again(generation, _IDS_USED_UP, now)
         self._judge_silence(now)
-
-    def _measure(self, now: float) -> None:
-        """Send a PING where there was traffic since the last: none is sent while idle."""
-        streams = self._streams
-        if streams is None or now < self._ping_at or streams.traffic == self._pinged_traffic:
-            return
-        payload = self.random_bytes(8)
-        self._pings[payload] = now  # several: a round trip may be longer than a heartbeat
-        if len(self._pings) > wire.MAX_PENDING_PINGS:
-            del self._pings[next(iter(self._pings))]
-        streams.ping(payload)
-        self._ping_at = now + self.config.heartbeat / 1000
-        self._pinged_traffic = streams.traffic
 
     def _judge_silence(self, now: float) -> None:
         if self._ending is not None:
@@ -654,9 +593,9 @@ class Engine:
 
         Called again it does not wait for the writes: the storage hangs.
         """
-        out = self._outbound
+        conversation = self._conversation
         waits = self._ending is not None or self._notice_wanted is not None
-        if not waits and out is not None and out.room >= wire.ALIGNMENT:
+        if not waits and conversation is not None and not conversation.awaits_room:
             self._notice_wanted = ending
         else:
             self._close(ending)
@@ -664,7 +603,7 @@ class Engine:
     def _close(self, ending: Ending) -> None:
         if self._ending is None:
             self._final_positions = self._positions()
-            self._parting = self._outbound
+            self._parting = self._conversation.out if self._conversation else None
             self._lose(ending)
             self._ending = ending
             self._status_wanted = True
@@ -704,50 +643,20 @@ class Engine:
     def _establish(self, now: float) -> None:
         peer = self.link.peer
         assert peer is not None  # noqa: S101  (the link established it)
-        config = self.config
-        epoch = self.link.epoch
-        self._pacer = Pacer()
-        self._outbound = SendRing(
-            wire.batch_epoch(epoch, self.role),
-            wire.RING_OFFSET,
-            config.capacity,
-            min(config.max_batch, peer.max_batch, config.capacity // 4),
-            self._pacer,
+        self._conversation = Conversation.begin(
+            self.link.own, peer, self.link.epoch, self._flight, self._changes
         )
-        self._inbound = ReceiveRing(
-            wire.batch_epoch(epoch, self.role.peer),
-            peer.ring_offset,
-            peer.capacity,
-            config.max_batch,
-        )
-        self._streams = Multiplexer(
-            self.role,
-            peer.max_streams,
-            peer.initial_credit,
-            config.max_streams,
-            config.initial_credit,
-            self._changes,
-            epoch=epoch,
-        )
-        self._ack_told()
-        self._look_at_head = False
         self.active_at = now
-        self._pings.clear()
-        self._ping_at = 0.0
-        self._pinged_traffic = -1
         self._events.append(Established(peer))
 
     def _lose(self, ending: Ending) -> None:
         """End the session with the peer, if there is one."""
-        if self._outbound is None or self._inbound is None or self._streams is None:
+        if self._conversation is None:
             return
-        self._streams.lose_all(ending)
-        self._finished_opened += self._streams.opened
-        self._finished_torn += self._inbound.torn
-        self._finished_rewritten += self._outbound.rewritten
-        self._streams = self._outbound = self._inbound = None
+        self._conversation.streams.lose_all(ending)
+        self._finished = self.totals
+        self._conversation = None
         self._was_silent = False
-        self._ack_told()
         self._events.append(Lost(ending))
 
     def _superseded(self, by: Birth | None) -> None:

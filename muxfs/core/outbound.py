@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from muxfs.core import wire
+from muxfs.core.flight import Flight
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import BATCH_HEADER, Buffer, ProtocolViolation
 
@@ -89,6 +90,11 @@ class SendRing:
         self.position += stride
         return batch
 
+    @property
+    def next_offset(self) -> int:
+        """Where in the file the next batch will stand."""
+        return self.ring_offset + self.position % self.capacity
+
     def file_offset(self, batch: SentBatch) -> int:
         """Where in the file the batch stands."""
         return self.ring_offset + batch.position % self.capacity
@@ -118,14 +124,22 @@ class SendRing:
         """Write all that is kept again: the file lost it, or may have."""
         self._rewrites = deque(self._kept)
 
-    def next_rewrite(self) -> SentBatch | None:
-        """Return the next batch to write again."""
-        while self._rewrites:
+    def next_rewrite(self, flight: Flight) -> SentBatch | None:
+        """Return the next batch to write again, of those that are not being written now."""
+        for _ in range(len(self._rewrites)):
             batch = self._rewrites.popleft()
-            if batch.end > self.acknowledged:
+            if batch.end <= self.acknowledged:
+                continue
+            if flight.clear(self.file_offset(batch), batch.stride) == batch.stride:
                 self.rewritten += 1
                 return batch
+            self._rewrites.append(batch)
         return None
+
+    @property
+    def has_rewrites(self) -> bool:
+        """Whether something is to be written again that is not acknowledged."""
+        return any(batch.end > self.acknowledged for batch in self._rewrites)
 
     @property
     def retry_at(self) -> float:

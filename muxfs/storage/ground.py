@@ -15,7 +15,7 @@ from muxfs.storage.choices import Kind
 from muxfs.storage.files import Opener, PeerFile
 from muxfs.storage.filesystem import Filesystem, default_access, find_filesystem
 
-THREADS: Final = 8
+THREADS: Final = 20
 """Worker threads of one storage at most, the abandoned ones included."""
 
 T = TypeVar("T")

@@ -51,6 +51,8 @@ class MemoryFilesystem:
 
     latency: float = 0.0
     """Seconds that each operation takes."""
+    bandwidth: float | None = None
+    """Bytes a second that the server takes, and as many that it gives; None: no limit."""
     visibility: float = 0.0
     """Seconds from the return of a write until a reader may see it."""
     capacity: int | None = None
@@ -73,6 +75,7 @@ class MemoryFilesystem:
     """The files by name."""
     _changed: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
     _stopped: bool = attrs.field(default=False, init=False)
+    _busy_until: dict[str, float] = attrs.field(factory=dict, init=False)
     _late: list[tuple[float, int, MemoryFile, int, bytes]] = attrs.field(factory=list, init=False)
     _ticket: Callable[[], int] = attrs.field(factory=lambda: itertools.count().__next__, init=False)
 
@@ -162,9 +165,17 @@ class MemoryFilesystem:
                 overlay(data, start - offset, late)
         return bytes(data)
 
-    async def served(self) -> None:
-        """Spend the time of one operation; hang while the server is stopped."""
-        await trio.sleep(self.latency)
+    async def served(self, way: str = "", length: int = 0) -> None:
+        """Spend the time of one operation; hang while the server is stopped.
+
+        What moves the same way shares the bandwidth: one after the other.
+        """
+        now = trio.current_time()
+        moved = now
+        if self.bandwidth is not None and length:
+            moved = max(now, self._busy_until.get(way, now)) + length / self.bandwidth
+            self._busy_until[way] = moved
+        await trio.sleep_until(moved + self.latency)
         while self._stopped:
             await self._changed.park()
 
@@ -208,7 +219,7 @@ class MemoryWriter(MailboxWriter):
         file = self._held()
         self._operations.writes += 1
         try:
-            await self._fs.served()
+            await self._fs.served("in", sum(memoryview(buffer).nbytes for buffer in buffers))
         except trio.Cancelled:
             if self._fs.tear is not None:
                 length = sum(memoryview(buffer).nbytes for buffer in buffers)
@@ -293,7 +304,7 @@ class MemoryReader(MailboxReader):
 
     async def read(self, offset: int, length: int) -> bytes:  # noqa: D102
         self._operations.reads += 1
-        await self._fs.served()
+        await self._fs.served("out", length)
         return self._look(self.strategy, offset, length)
 
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:

@@ -38,6 +38,7 @@ from muxfs.storage.files import GONE, Filler, OwnFile, PeerFile, same_file
 from muxfs.storage.filesystem import Filesystem, guess_filesystem
 from muxfs.storage.ground import Ground
 from muxfs.storage.notify import FileNotifier
+from muxfs.storage.ranges import WHOLE, Ranges
 
 CLOSE_GRACE: Final = 0.5
 """Seconds that `aclose` waits for a file to be closed before it leaves that to its thread."""
@@ -55,9 +56,7 @@ class PosixWriter(MailboxWriter):
         self._size = 0
         self._file: OwnFile | None = None
         self._closed = False
-        # One write at a time, in the order of the calls: an abandoned one that still hangs must
-        # not land after a later one. Held during I/O, hence only ever waited for in threads.
-        self._writing = threading.Lock()
+        self._writing = Ranges()
         self._swapping = threading.Lock()
 
     async def previous(self, length: int) -> bytes:  # noqa: D102
@@ -85,22 +84,23 @@ class PosixWriter(MailboxWriter):
             return
 
         def job(abandoned: threading.Event) -> None:
-            with self._writing:
+            with self._writing.locked((offset, offset + _length(buffers))):
                 if not abandoned.is_set():
                     self._write(offset, buffers)
 
         await self._ground.hop(job)
 
     def write_now(self, offset: int, buffers: Sequence[Buffer]) -> bool:  # noqa: D102
-        access = self._ground.access
-        if access is None or not access.write.inline or _length(buffers) > INLINE_LIMIT:
+        access, length = self._ground.access, _length(buffers)
+        if access is None or not access.write.inline or length > INLINE_LIMIT:
             return False
-        if not self._writing.acquire(blocking=False):
+        extent = (offset, offset + length)
+        if not self._writing.try_acquire(extent):
             return False
         try:
             self._write(offset, buffers)
         finally:
-            self._writing.release()
+            self._writing.release(extent)
         return True
 
     async def read_back(self, offset: int, length: int) -> bytes:  # noqa: D102
@@ -115,7 +115,7 @@ class PosixWriter(MailboxWriter):
     async def recreate(self) -> None:  # noqa: D102
         def job(abandoned: threading.Event) -> None:
             self._held()
-            with self._writing:
+            with self._writing.locked(WHOLE):
                 self._make(self._size, None, abandoned)
 
         await self._ground.hop(job)

@@ -21,8 +21,10 @@ from typing import Final, Literal, TypeAlias
 import attrs
 
 from muxfs.core import link, wire
-from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State, Write
+from muxfs.core.conversation import Conversation
+from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State
 from muxfs.core.events import Established, Event, Failed
+from muxfs.core.flight import MOST_WRITES, Write
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import (
     HEAD_LENGTH,
@@ -122,7 +124,9 @@ class Process:
     own: MemoryFile
     peer: MemoryFile | None
     ends: dict[Stream, End] = attrs.field(factory=dict)
-    write: Write | None = None
+    writes: list[Write] = attrs.field(factory=list)
+    """Those that are under way."""
+
     reading: Reading | None = None
     failed: Ending | None = None
     asleep: bool = False
@@ -148,58 +152,72 @@ class Process:
         """Whether it has nothing left to do: its shell would end."""
         return self.engine.finished
 
-    # Writing: one write at a time, and it takes time
+    # Writing: several writes at a time, and they end in any order
+
+    @property
+    def conversation(self) -> Conversation | None:
+        """The session of its engine with the peer."""
+        return self.engine._conversation
 
     def begin_write(self) -> bool:
         """Take the next write from the engine; whether there was one."""
-        if self.write is not None or self.over:
+        if self.over:
             return False
         engine, now = self.engine, self.world.now
         woken = not self.asleep or engine.next_timeout() <= now
         engine.handle_timeout(now)
         woken = woken or engine.wants_write(now)
-        self.write = engine.next_write(now)
-        self.asleep = self.write is None
+        write = engine.next_write(now)
+        self.asleep = write is None
         self.look()
-        check(woken or self.write is None, self, "sleeps, but has something to write")
-        if self.write is None:
+        check(woken or write is None, self, "sleeps, but has something to write")
+        if write is None:
             check(engine.finished or engine.next_timeout() > now, self, "spins without end")
             return False
-        self.world.log(self, self.write)
+        self._check_overlap(write)
+        self.world.log(self, write)
+        self.writes.append(write)
         return True
 
-    def show_part(self, rng: random.Random) -> None:
-        """Let parts of the write under way be seen already."""
-        if self.write is not None:
-            self._tear(rng)
+    def _check_overlap(self, write: Write) -> None:
+        heads = sum(other.in_head for other in self.writes)
+        check(not (write.in_head and heads), self, "writes two parts of its head at a time")
+        stop = write.offset + write.length
+        for other in self.writes:
+            clear = stop <= other.offset or other.offset + other.length <= write.offset
+            check(clear, self, "writes over a write that is under way")
 
-    def end_write(self) -> None:
-        """Bring the write under way to its good end."""
-        write, self.write = self.write, None
-        if write is not None:
+    def show_part(self, rng: random.Random) -> None:
+        """Let parts of the writes under way be seen already."""
+        for write in self.writes:
+            self._tear(write, rng)
+
+    def end_write(self, number: int = 0) -> None:
+        """Bring a write under way to its good end."""
+        if self.writes:
+            write = self.writes.pop(number % len(self.writes))
             self.own.write(write.offset, write.buffers)
-            self.trouble = False
-            self.engine.write_done()
+            self.trouble = self.asleep = False
+            self.engine.write_done(write, self.world.now)
             self.look()
 
     def fail_write(self, rng: random.Random, lost: int) -> None:
-        """Let the write under way fail, and take earlier ones with it."""
-        if self.write is not None:
-            self._tear(rng)
+        """Let a write under way fail, and take earlier ones with it."""
+        if self.writes:
+            write = self.writes.pop(rng.randrange(len(self.writes)))
+            self._tear(write, rng)
             self.own.lose(lost)
-            self.write = None
-            self.trouble = True
-            self.engine.write_failed(self.world.now)
+            self.trouble, self.asleep = True, False
+            self.engine.write_failed(write, self.world.now)
             self.look()
 
-    def _tear(self, rng: random.Random) -> None:
-        if self.write is not None:
-            length = sum(map(len, self.write.buffers))
-            self.own.write_torn(self.write.offset, self.write.buffers, random_tear(rng)(length))
+    def _tear(self, write: Write, rng: random.Random) -> None:
+        self.own.write_torn(write.offset, write.buffers, random_tear(rng)(write.length))
 
     def write_all(self, limit: int = 1 << 20) -> None:
         """Write what is due, without faults; up to `limit` writes."""
-        self.end_write()
+        while self.writes:
+            self.end_write()
         for _ in range(limit):
             if not self.begin_write():
                 return
@@ -388,9 +406,9 @@ class Process:
         self._check_positions()
 
     def _check_positions(self) -> None:
-        out, inbound = self.engine._outbound, self.engine._inbound
-        if out is None or inbound is None:
+        if self.conversation is None:
             return
+        out, inbound = self.conversation.out, self.conversation.inbound
         check(0 <= out.in_flight <= out.capacity, self, "more in flight than the ring holds")
         epoch, acknowledged, position = self._watched
         if epoch == out.epoch:
@@ -399,9 +417,9 @@ class Process:
         self._watched = (out.epoch, out.acknowledged, inbound.position)
 
     def _check_memory(self) -> None:
-        streams = self.engine._streams
-        if streams is None:
+        if self.conversation is None:
             return
+        streams = self.conversation.streams
         check(len(streams._pings) <= wire.MAX_PENDING_PINGS, self, "owes too many PONGs")
         check(len(streams._control) <= MAX_CONTROL_QUEUE, self, "a flood of control frames")
         live = sum(not stream.opened_here for stream in streams.streams.values())
@@ -439,6 +457,9 @@ class World:
     ends: dict[tuple[Key, Role], End] = attrs.field(factory=dict)
     delivered: int = 0
     established: int = 0
+    ghosts: list[tuple[MemoryFile, Write]] = attrs.field(factory=list)
+    """Writes that dead processes have left under way: the file server may still have them."""
+
     _numbers: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _written: dict[tuple[Role, int, int], tuple[bytes, int]] = attrs.field(factory=dict)
     _last_ack: dict[tuple[Role, int], tuple[int, int]] = attrs.field(factory=dict)
@@ -553,10 +574,17 @@ class World:
         return process
 
     def kill(self, process: Process, rng: random.Random | None = None) -> None:
-        """Kill a process; of the write under way some parts reach the file, or nothing."""
+        """Kill a process; of the writes under way some parts reach the file, now or later."""
         if rng is not None:
             process.show_part(rng)
+            self.ghosts += [(process.own, write) for write in process.writes]
         self.processes.remove(process)
+
+    def land(self, rng: random.Random) -> None:
+        """Let a write of a dead process reach its file, over whatever stands there now."""
+        if self.ghosts:
+            file, write = self.ghosts.pop(rng.randrange(len(self.ghosts)))
+            file.write_torn(write.offset, write.buffers, random_tear(rng)(write.length))
 
     # Judging
 
@@ -608,7 +636,9 @@ class World:
 
     def reap(self) -> None:
         """Let processes end that have nothing left to do."""
-        self.processes = [p for p in self.processes if not p.over or p.write is not None]
+        for process in [p for p in self.processes if p.over]:
+            self.ghosts += [(process.own, write) for write in process.writes]
+            self.processes.remove(process)
 
     def turn(self, process: Process) -> None:
         """Let a process do all that it would do now, without faults of writing."""
@@ -636,6 +666,8 @@ class World:
     def settle(self) -> None:
         """End all faults, and check that everything arrives within a bounded time."""
         self.stale = 0.0
+        while self.ghosts:
+            self.land(self.rng)
         for role in Role:
             if not self.alive(role):
                 self.start(role)
@@ -827,14 +859,17 @@ def _live(world: World, rng: random.Random, chances: Chances) -> None:
 
 
 def _step_file(world: World, process: Process, rng: random.Random, chances: Chances) -> None:
-    process.begin_write()
+    for _ in range(rng.choice((1, 1, 1, 3, 9))):
+        process.begin_write()
     fate = rng.random()
     if fate < 0.1 and chances.faults:
         process.fail_write(rng, rng.randrange(VERSIONS))
     elif fate < 0.2:
         process.show_part(rng)
+    elif fate < 0.25 and chances.faults:
+        world.land(rng)
     else:
-        process.end_write()
+        process.end_write(rng.randrange(MOST_WRITES))
 
 
 def _step_application(process: Process, rng: random.Random) -> None:

@@ -89,8 +89,8 @@ def test_an_old_stream_that_is_accepted_or_released_late_says_nothing_to_the_nex
     world.run(1.0, serve)
     assert other(world, first).stream.accepted
     assert second is None  # the limit is one stream, still
-    assert listen.engine._streams is not None
-    assert listen.engine._streams._peer_live == 1
+    assert listen.conversation is not None
+    assert listen.conversation.streams._peer_live == 1
 
 
 def test_a_clash_with_the_last_generation_is_an_error_and_no_crash() -> None:
@@ -161,8 +161,8 @@ def test_a_killed_peer_is_silent_after_three_heartbeats_and_dead_after_its_timeo
 def test_a_side_whose_stream_ids_are_used_up_is_born_again() -> None:
     world, dial, listen = established()
     generation = dial.engine.link.own.incarnation.generation
-    streams = dial.engine._streams
-    assert streams is not None
+    assert dial.conversation is not None
+    streams = dial.conversation.streams
     streams._next_id = (1 << 32) - 1
     opened(dial)
     world.run(2.0)
@@ -179,9 +179,8 @@ def test_the_own_batches_are_not_the_peers() -> None:
     world.run(0.5, serve)
     ring = slice(wire.RING_OFFSET, wire.RING_OFFSET + CONFIG.capacity)
     own = dial.own.read(ring.start, CONFIG.capacity)
-    inbound, outbound = dial.engine._inbound, dial.engine._outbound
-    assert inbound is not None
-    assert outbound is not None
+    assert dial.conversation is not None
+    inbound, outbound = dial.conversation.inbound, dial.conversation.out
     inbound.position = 0
     offset, length = inbound.extent
     assert not dial.engine.receive_ring(own[offset - ring.start :][:length], world.now)

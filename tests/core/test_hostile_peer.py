@@ -123,10 +123,9 @@ class HostilePeer(RuleBasedStateMachine):
         self.file.write(wire.status_offset(self.beat), [encoded])
 
     def batch(self, contents: list[Frame], ack: int) -> None:
-        inbound = self.me.engine._inbound
-        if inbound is None:
+        if self.me.conversation is None:
             return
-        epoch = inbound.epoch
+        epoch = self.me.conversation.inbound.epoch
         encoded = [wire.encode_frame(frame) for frame in contents]
         length = BATCH_HEADER + sum(map(len, encoded))
         capacity = self.world.configs[self.me.role.peer].capacity
@@ -144,8 +143,8 @@ class HostilePeer(RuleBasedStateMachine):
 
     @property
     def all_of_it(self) -> int:
-        out = self.me.engine._outbound
-        return out.position if out is not None else 0
+        conversation = self.me.conversation
+        return conversation.out.position if conversation is not None else 0
 
     @rule(contents=st.lists(frames, max_size=5), ack=st.sampled_from(["all", "none", "some"]))
     def some_frames(self, contents: list[Frame], ack: str) -> None:
@@ -173,8 +172,8 @@ class HostilePeer(RuleBasedStateMachine):
     @rule(stream_id=near, length=st.sampled_from([1, 100, 20_000]), count=st.integers(1, 500))
     def data(self, stream_id: int, length: int, count: int) -> None:
         """Data in sequence: it is taken as far as credit goes."""
-        streams = self.me.engine._streams
-        stream = streams.streams.get(stream_id) if streams is not None else None
+        conversation = self.me.conversation
+        stream = conversation.streams.streams.get(stream_id) if conversation else None
         at = stream.receive.expected if stream is not None else 0
         for number in range(min(count, 60_000 // (length + wire.FRAME_HEADER))):
             frame = Frame(FrameType.DATA, stream_id, at + number * length, bytes(length))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from muxfs.core import wire
+from muxfs.core.flight import Flight
 from muxfs.core.inbound import LARGE_READ, MISSES, ReceiveRing
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
@@ -81,7 +82,7 @@ def test_a_torn_batch_is_looked_at_again() -> None:
     assert not ring.inbound.incomplete
     ring.file[RING_OFFSET : RING_OFFSET + 348] = b"".join(ring.out.encode(0, [frame], 1)[0])[:348]
     ring.out.rewrite_all()
-    again = ring.out.next_rewrite()
+    again = ring.out.next_rewrite(Flight())
     assert again is not None
     ring.file[RING_OFFSET : RING_OFFSET + again.stride] = b"".join(again.buffers)
     assert ring.read() == [frame]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muxfs.core import wire
+from muxfs.core.flight import Flight
 from muxfs.core.outbound import LEAST_RETRY, SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import RING_OFFSET, ProtocolViolation
@@ -25,7 +26,7 @@ def place(it: SendRing, stride: int = 64, now: float = 0.0, asks: bool = True) -
 def rewrites(it: SendRing) -> list[int]:
     """Take what is to be written again."""
     positions = []
-    while (batch := it.next_rewrite()) is not None:
+    while (batch := it.next_rewrite(Flight())) is not None:
         positions.append(batch.position)
     return positions
 
@@ -68,9 +69,9 @@ def test_what_is_not_acknowledged_is_written_again_unchanged() -> None:
     batches = [it.place([bytes([number]) * 64], 64, 0.0, True) for number in range(3)]
     it.acknowledge(64, 0.0)
     it.rewrite_all()
-    assert it.next_rewrite() is batches[1]
+    assert it.next_rewrite(Flight()) is batches[1]
     it.acknowledge(192, 0.0)
-    assert it.next_rewrite() is None
+    assert it.next_rewrite(Flight()) is None
     assert it.rewritten == 1
 
 

@@ -95,12 +95,17 @@ class BadStorage(RuleBasedStateMachine):
 
     # Files
 
-    @rule(role=roles, number=numbers, ended=st.booleans())
-    def write(self, role: Role, number: int, ended: bool) -> None:
+    @rule(role=roles, number=numbers, begun=st.integers(0, 3), ended=st.none() | numbers)
+    def write(self, role: Role, number: int, begun: int, ended: int | None) -> None:
         if process := self.process(role, number):
-            process.begin_write()
-            if ended:
-                process.end_write()
+            for _ in range(begun):
+                process.begin_write()
+            if ended is not None:
+                process.end_write(ended)
+
+    @rule(seed=seeds)
+    def land(self, seed: int) -> None:
+        self.world.land(random.Random(seed))
 
     @rule(role=roles, number=numbers, seed=seeds)
     def show_part(self, role: Role, number: int, seed: int) -> None:

@@ -362,8 +362,8 @@ async def test_hostile_frames(autojump_clock: MockClock, frame: Frame, reason: s
                 await dial.wait_established()
                 await listen.wait_established()
                 await trio.sleep(10)  # nothing of the listen side's own is under way any more
-                ring = dial.engine._inbound
-                assert ring is not None
+                assert dial.engine._conversation is not None
+                ring = dial.engine._conversation.inbound
                 body = [wire.encode_frame(frame)]
                 batch = wire.encode_batch(ring.epoch, ring.position, 0, body, 1)
                 fs.files[LISTEN].write(ring.extent[0], batch)

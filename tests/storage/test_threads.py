@@ -15,6 +15,7 @@ from muxfs.storage.base import FileCondition, Marker
 from muxfs.storage.files import PIECE, Handle
 from muxfs.storage.ground import THREADS
 from muxfs.storage.posix import PosixStorage
+from muxfs.storage.ranges import WHOLE
 
 from .conftest import (
     PATIENCE,
@@ -227,16 +228,30 @@ async def test_abandoned_write_that_has_not_begun_never_begins(tmp_path: Path) -
     await near.aclose()
 
 
+async def test_writes_of_other_bytes_do_not_wait_for_one_that_hangs(tmp_path: Path) -> None:
+    gate = Gate()
+    near = await gated_writer(tmp_path, gate)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(near.writer.write, 0, [b"stuck"])
+            await gate.wait_entered()
+            await near.writer.write(5, [b"beside"])
+            assert (tmp_path / "near").read_bytes()[:11] == bytes(5) + b"beside"
+            gate.opened.set()
+    assert (tmp_path / "near").read_bytes()[:11] == b"stuckbeside"
+    await near.aclose()
+
+
 async def test_inline_write_never_waits_for_a_thread(memory_path: Path) -> None:
     near = PosixStorage(memory_path, "near", "far")
     await near.writer.prepare(SIZE)
-    near.writer._writing.acquire()  # as a recreate in a thread does
+    assert near.writer._writing.try_acquire(WHOLE)  # as a recreate in a thread does
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(near.writer.write, 0, [b"later"])
             await trio.testing.wait_all_tasks_blocked()
             assert (memory_path / "near").read_bytes()[:5] == bytes(5)
-            near.writer._writing.release()
+            near.writer._writing.release(WHOLE)
     assert (memory_path / "near").read_bytes()[:5] == b"later"
     await near.aclose()
 

@@ -1,0 +1,249 @@
+"""The session with one incarnation of the peer: one epoch's rings, streams, acks and pings.
+
+It is made when the peer is met and dropped when it is lost. What outlives it (the own
+head, births, closing) is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from muxfs.core import wire
+from muxfs.core.flight import Flight, Write
+from muxfs.core.inbound import Batch, ReceiveRing
+from muxfs.core.multiplexer import Changes, Filling, Multiplexer
+from muxfs.core.outbound import SendRing
+from muxfs.core.pacing import Pacer
+from muxfs.core.wire import BATCH_HEADER, Birth, Buffer, ProtocolViolation, Role
+
+ACK_DELAY: Final = 0.1
+"""Seconds that an ack waits for a batch to ride on."""
+
+ACK_BYTES: Final = 256 << 10
+LEAST_DATA: Final = 64 << 10
+"""Bytes of allowance to wait for while more is queued: no silly small batches."""
+
+_SMALL_ROOM: Final = 2048
+"""Less ring than this before its end is padded if a control frame does not fit."""
+
+_NEVER: Final = float("inf")
+
+
+@attrs.define
+class Conversation:
+    """What both sides say to each other in one epoch."""
+
+    out: SendRing
+    inbound: ReceiveRing
+    streams: Multiplexer
+    pacer: Pacer
+    flight: Flight
+    """The writes under way: also those of earlier epochs, which may still reach the file."""
+
+    notice: bool = False
+    """Whether the last batch of the peer asked to look at its status."""
+
+    _ack_owed: bool = False
+    _ack_at: float = _NEVER
+    _ack_sent: int = 0
+    _waits_until: float = _NEVER
+    _pings: dict[bytes, float] = attrs.field(factory=dict)
+    _ping_at: float = 0.0
+    _pinged_traffic: int = -1
+
+    @classmethod
+    def begin(
+        cls, own: Birth, peer: Birth, epoch: int, flight: Flight, changes: Changes
+    ) -> Conversation:
+        """Begin at position 0 of both rings, with what both births declare."""
+        pacer = Pacer()
+        most = min(own.max_batch, peer.max_batch, own.capacity // 4)
+        return cls(
+            SendRing(
+                wire.batch_epoch(epoch, own.role), wire.RING_OFFSET, own.capacity, most, pacer
+            ),
+            ReceiveRing(
+                wire.batch_epoch(epoch, peer.role), peer.ring_offset, peer.capacity, own.max_batch
+            ),
+            Multiplexer(
+                own.role,
+                peer.max_streams,
+                peer.initial_credit,
+                own.max_streams,
+                own.initial_credit,
+                changes,
+                epoch=epoch,
+            ),
+            pacer,
+            flight,
+        )
+
+    @property
+    def role(self) -> Role:
+        """The own role."""
+        return self.streams.role
+
+    @property
+    def flushed(self) -> bool:
+        """Whether all that streams have queued was written and acknowledged."""
+        return self.streams.idle and not self.out.awaits_ack
+
+    # Writing
+
+    @property
+    def room(self) -> int:
+        """Bytes that the next batch may take: in the ring, and clear of writes under way."""
+        room = min(self.out.room, self.out.max_batch)
+        return self.flight.clear(self.out.next_offset, room) if self.flight else room
+
+    def next_write(self, now: float) -> Write | None:
+        """Return the next batch to write, an old one again or a new one."""
+        flight, out = self.flight, self.out
+        self._waits_until = _NEVER
+        if flight.full:
+            return None
+        again = out.next_rewrite(flight)
+        if again is not None:
+            return Write(out.file_offset(again), again.buffers, repeats=True)
+        ack_due = self._ack_owed and now >= self._ack_at
+        if not (ack_due or self._has_work):
+            return None
+        if not self._may_begin(now):
+            self._waits_until = flight.small_at
+            return None
+        room = self.room
+        return self._write_batch(room, now, ack_due) if room >= wire.ALIGNMENT else None
+
+    def _may_begin(self, now: float) -> bool:
+        """Whether a batch is worth a write of its own beside those under way."""
+        if now >= self.flight.small_at:
+            return True
+        return self._may_send_data and self.streams.queued >= LEAST_DATA
+
+    def _write_batch(self, room: int, now: float, ack_due: bool) -> Write | None:
+        out = self.out
+        filling = Filling(room - BATCH_HEADER)
+        # half of what may be in flight: one batch on its way while the next one is made
+        most = min(out.allowance, self.pacer.allowance // 2)
+        self.streams.fill(filling, max(0, most))
+        ack = self.inbound.position
+        if filling.count == 0 and self._has_work and self._at_end_of_ring:
+            return self._place(*out.encode_pad(ack), now, asks_for_ack=False)
+        if filling.count == 0 and not ack_due:
+            return None
+        buffers, stride = out.encode(ack, filling.parts, filling.count)
+        return self._place(buffers, stride, now, filling.asks_for_ack)
+
+    def write_notice(self, now: float) -> Write | None:
+        """Return the batch that has the peer look at the status; None where it has no room."""
+        if self.room < wire.ALIGNMENT:
+            return None
+        return self._place(*self.out.encode_notice(self.inbound.position), now, asks_for_ack=False)
+
+    def _place(self, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool) -> Write:
+        batch = self.out.place(buffers, stride, now, asks_for_ack)
+        self.ack_told()
+        return Write(self.out.file_offset(batch), batch.buffers, asks_for_ack=asks_for_ack)
+
+    @property
+    def _has_work(self) -> bool:
+        return self.streams.has_control or self._may_send_data
+
+    @property
+    def _may_send_data(self) -> bool:
+        # a small allowance is worth a batch only if nothing is on its way that will enlarge it
+        enough = self.out.allowance >= min(LEAST_DATA, self.pacer.allowance)
+        return enough and self.streams.has_data
+
+    @property
+    def _at_end_of_ring(self) -> bool:
+        out = self.out
+        return out.capacity - out.position % out.capacity <= min(out.room, _SMALL_ROOM)
+
+    def wants_write(self, now: float) -> bool:
+        """Whether `next_write` would probably give something now."""
+        return now >= self._ack_at or self._has_work or self.out.has_rewrites
+
+    # Acks
+
+    def ack_told(self) -> None:
+        """Note that the read position goes out."""
+        self._ack_owed = False
+        self._ack_at = _NEVER
+        self._ack_sent = self.inbound.position
+
+    def ack_needs_status(self, now: float) -> bool:
+        """Whether an ack is due for which the ring has no room."""
+        return self._ack_owed and now >= self._ack_at and self.room < wire.ALIGNMENT
+
+    def _schedule_ack(self, now: float) -> None:
+        if not self._ack_owed:
+            return
+        if self.inbound.position - self._ack_sent >= min(ACK_BYTES, self.inbound.capacity // 8):
+            self._ack_at = now
+        else:
+            self._ack_at = min(self._ack_at, now + ACK_DELAY)
+
+    # Reading
+
+    @property
+    def awaits_room(self) -> bool:
+        """Whether the ring is full, so that acks may come in the peer's status only."""
+        return self.out.room < wire.ALIGNMENT
+
+    def receive(self, data: bytes, now: float) -> bool:
+        """Take what was read at `inbound.extent`; whether a new batch was in it.
+
+        Raises ProtocolViolation.
+        """
+        before = self.inbound.position
+        for batch in self.inbound.receive(data):
+            self._receive_batch(batch, len(data), now)
+        if self.inbound.position == before:
+            return False
+        self._schedule_ack(now)
+        return True
+
+    def _receive_batch(self, batch: Batch, whole: int, now: float) -> None:
+        header = batch.header
+        self.out.acknowledge(header.ack, now)
+        if header.pad and (header.body_length or header.frame_count):
+            raise ProtocolViolation("a PAD batch with a body")
+        self.notice = header.notice
+        if header.frame_count:
+            self._ack_owed = True
+        for frame in wire.decode_frames(batch.body, header.frame_count):
+            self.streams.receive(frame, whole)
+        pongs = self.streams.changes.pongs
+        for payload in pongs:
+            sent_at = self._pings.pop(payload, None)
+            if sent_at is not None:
+                self.pacer.answered(now - sent_at)
+        pongs.clear()
+
+    # Time
+
+    def next_timeout(self, silent: bool) -> float:
+        """When a write or `handle_timeout` is due; not what only the end of a write brings."""
+        if self.room >= wire.ALIGNMENT:
+            due = max(self._ack_at, self.flight.small_at)
+        else:
+            due = _NEVER if self.flight.in_head else self._ack_at
+        due = min(due, self._waits_until)
+        return due if silent else min(due, self.out.retry_at)
+
+    def measure(self, now: float, pause: float, random_bytes: Callable[[int], bytes]) -> None:
+        """Send a PING where there was traffic since the last: none is sent while idle."""
+        streams = self.streams
+        if now < self._ping_at or streams.traffic == self._pinged_traffic:
+            return
+        payload = random_bytes(8)
+        self._pings[payload] = now  # several: a round trip may be longer than a heartbeat
+        if len(self._pings) > wire.MAX_PENDING_PINGS:
+            del self._pings[next(iter(self._pings))]
+        streams.ping(payload)
+        self._ping_at = now + pause
+        self._pinged_traffic = streams.traffic
