@@ -97,7 +97,7 @@ def test_dependencies_are_those_declared() -> None:
         for imported in imports_of(tree)
         if imported.partition(".")[0] not in sys.stdlib_module_names
     }
-    assert found <= {"muxfs", "trio", "attrs", "xxhash"}
+    assert found <= {"muxfs", "trio", "attrs", "xxhash", "h11"}
 
 
 def test_no_wall_clock() -> None:

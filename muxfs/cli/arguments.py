@@ -30,6 +30,23 @@ SESSION_HELP: Final = """\
   --insecure-dir          use the directory though others could write to it
   --label TEXT            shown to the other side, a job id for instance
 """
+FORWARDS_HELP: Final = """\
+forwards, as with ssh; each may be repeated, and takes a list (more: docs/forwards.md):
+  -L PLACE:TARGET         listen here, and let the other side connect to TARGET
+  -R PLACE:TARGET         listen on the other side, and connect to TARGET here
+  -R PLACE                a SOCKS server on the other side, which connects from here
+  -D PLACE                a SOCKS server here (4, 4a, 5), which connects from there
+  --http-proxy PLACE      the same for clients that want an HTTP proxy (CONNECT)
+  -U PORT:HOST:PORT       as -L, for UDP
+PLACE is [BIND:]PORT or the path of a Unix socket, TARGET is HOST:PORT or such a path.
+
+consent to what the other side asks of this one:
+  --allow PATTERN         {allow}
+  --allow-listen PATTERN  {allow_listen}
+PATTERN is HOST:PORT, where HOST may be *, *.example.org, 10.0.0.0/8 and PORT may be *,
+8000-8999; or the path of a Unix socket. A refusal says which one would allow it.
+
+"""
 OUTPUT_HELP: Final = """\
   --json                  events as JSON objects on stdout, one a line
   -v, --verbose           also each connection
@@ -66,6 +83,30 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--any-user", action="store_true")
     add("--insecure-dir", action="store_true")
     add("--label", default="", metavar="TEXT")
+
+
+class _AddForward(argparse.Action):
+    """Collects (option, value) in the order of the command line."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        _option: str | None = None,
+    ) -> None:
+        namespace.forward_options = [
+            *namespace.forward_options,
+            (self.option_strings[0], values),
+        ]
+
+
+def add_forward_options(parser: argparse.ArgumentParser) -> None:
+    """Add forwards and consent; `muxfs.cli.forwarding` reads them."""
+    for option in ("-L", "-R", "-D", "-U", "--http-proxy"):
+        parser.add_argument(option, action=_AddForward, dest="forward_options", default=[])
+    for option in ("--allow", "--allow-listen"):
+        parser.add_argument(option, action="append", default=[], metavar="PATTERN")
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import argparse
 
 from muxfs.cli.arguments import (
+    FORWARDS_HELP,
     OUTPUT_HELP,
     SESSION_HELP,
+    add_forward_options,
     add_output_options,
     add_session_options,
 )
 
+_FORWARDS = FORWARDS_HELP.format(
+    allow="let it connect also there, besides each TARGET",
+    allow_listen="let it listen there (localhost, ports from 1024 on)",
+)
 HELP = f"""\
 usage: muxfs dial [options] TUNNEL [TARGET...]
 
@@ -21,14 +27,18 @@ TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in
 TARGET is what this side is willing to connect to; without any: each port of localhost.
   8888             localhost:8888
   license:1900     port 1900 of the host license
+  /run/app.sock    that Unix socket
 Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:80
 
+{_FORWARDS}\
 options:
 {SESSION_HELP.format(connect="give a service up that does not answer")}\
 {OUTPUT_HELP}
 examples:
   muxfs dial job42 8888                       next to JupyterLab on port 8888
   muxfs dial /scratch/me/job42 8888 license:1900
+  muxfs dial job42 --allow '*:*'              whatever muxfs listen -D is asked for
+  muxfs dial job42 -R 8001:8000               port 8001 there to port 8000 here
 """
 
 
@@ -36,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
     parser.add_argument("tunnel", metavar="TUNNEL")
     parser.add_argument("targets", metavar="TARGET", nargs="*")
+    add_forward_options(parser)
     add_session_options(parser)
     add_output_options(parser)
 
@@ -44,4 +55,4 @@ def run(args: argparse.Namespace) -> int:
     """Run until the end. Raises Failure."""
     from muxfs.cli import ends  # noqa: PLC0415  (start-up time)
 
-    return ends.run_dial(args)
+    return ends.run_end("dial", args)

@@ -10,14 +10,14 @@ import math
 import resource
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeVar
 
 import attrs
 import trio
 
-from muxfs.cli import hints, settings, tunnel
-from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
+from muxfs.cli import forwarding, hints, settings, tunnel
+from muxfs.cli.failures import Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import NORMAL, Output, ProgressLine
@@ -25,12 +25,12 @@ from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
 from muxfs.config import SessionConfig
 from muxfs.core.wire import RING_OFFSET, Code
-from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
+from muxfs.endpoint.endpoint import ActiveForward, Endpoint, EndpointConfig, open_endpoint
 from muxfs.errors import MuxfsError, SessionError
-from muxfs.forwards.admission import OWN_USER, Admission, ExposedAddressError
-from muxfs.forwards.dialer import Policy
-from muxfs.forwards.listener import OpenPort
-from muxfs.forwards.spec import Forward, SpecError, parse_forwards, parse_targets
+from muxfs.forwards.admission import OWN_USER, Admission
+from muxfs.forwards.consent import Policy
+from muxfs.forwards.remote import RemoteListener
+from muxfs.forwards.spec import Forward
 from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
 from muxfs.session import Session
 from muxfs.storage.filesystem import find_filesystem
@@ -76,35 +76,20 @@ class End:
         )
 
 
-def run_listen(args: argparse.Namespace) -> int:
-    """Run `muxfs listen`. Raises Failure."""
-    forwards = _parsed(parse_forwards, args.forwards)
-    return run(attrs.evolve(_end("listen", args), forwards=forwards))
-
-
-def run_dial(args: argparse.Namespace) -> int:
-    """Run `muxfs dial`. Raises Failure."""
-    targets = _parsed(parse_targets, args.targets)
-    policy = Policy(targets, any_local_port=not targets)
-    return run(attrs.evolve(_end("dial", args), policy=policy))
-
-
-def _parsed(parse: Callable[[str], tuple[T, ...]], texts: list[str]) -> tuple[T, ...]:
-    try:
-        return tuple(value for text in texts for value in parse(text))
-    except SpecError as error:
-        raise Failure(str(error), USAGE) from error
-
-
-def _end(role: Literal["listen", "dial"], args: argparse.Namespace) -> End:
-    return End(
-        role=role,
-        tunnel=tunnel.resolve(args.tunnel),
-        session=settings.session_config(args),
-        connect_timeout=args.connect_timeout,
-        output=settings.output(args),
-        admission=Admission(args.any_user),
-        insecure=args.insecure_dir,
+def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
+    """Run `muxfs listen` or `muxfs dial`. Raises Failure."""
+    return run(
+        End(
+            role=role,
+            tunnel=tunnel.resolve(args.tunnel),
+            session=settings.session_config(args),
+            connect_timeout=args.connect_timeout,
+            output=settings.output(args),
+            forwards=forwarding.forwards(args),
+            policy=forwarding.policy(role, args),
+            admission=Admission(args.any_user),
+            insecure=args.insecure_dir,
+        )
     )
 
 
@@ -185,7 +170,7 @@ async def _serve(end: End, stop: Stop) -> None:
         # thing to tell
         for forward in end.forwards:
             await _take_port(endpoint, forward)
-        await _announce(end, [listener.port for listener in endpoint.forwards], place)
+        await _announce(end, endpoint.forwards, place)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_follow, changes, end, place)
             hint = functools.partial(journal.hint, seconds=HINT_AFTER)
@@ -220,38 +205,26 @@ async def _open_port(endpoint: Endpoint, forward: Forward) -> None:
     try:
         await endpoint.add_forward(forward)
     except OSError as error:
-        where = f"port {forward.port} of {forward.bind or 'localhost'}"
-        match error:
-            case socket.gaierror():
-                words = f"the address {forward.bind!r} is unknown: {error.strerror}"
-                raise Failure(words, UNAVAILABLE) from error
-            case ExposedAddressError():
-                raise Failure(str(error), NO_PERMISSION) from error
-            case OSError(errno=errno.EADDRINUSE):
-                words = f"{where} is in use; 0:{forward.target} picks a free one"
-                raise Failure(words, UNAVAILABLE) from error
-            case OSError(errno=errno.EACCES):
-                words = f"{where} is not for ordinary users; choose one above 1023"
-                raise Failure(words, NO_PERMISSION) from error
-            case _:
-                words = f"cannot listen on {where}: {error.strerror}"
-                raise Failure(words, exit_code_of(error)) from error
+        raise forwarding.explain(forward, error) from error
 
 
-async def _announce(end: End, ports: list[OpenPort], place: str) -> None:
+async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> None:
     journal = Journal(end.output)
+    ports = [a.port for a in active if not isinstance(a, RemoteListener)]
     for port in ports:
         journal.listening(port)
     say = end.output.say
     spelling = end.tunnel.spelling
-    if ports:
-        say(f"  on the host of the service, run:   {hints.dial_line(spelling, ports)}")
-        say(f"  on your own computer, run:         {hints.ssh_line(await _full_name(), ports)}")
+    if end.role == "listen":
+        line = hints.dial_line(spelling, end.forwards)
+        say(f"  on the host of the service, run:   {line}")
     else:
-        targets = end.policy.targets
-        what = ", ".join(str(t) for t in targets) or "any port of localhost"
-        say(f"  connects to {what}")
-        say(f"  on the host of the clients, run:   {hints.listen_line(spelling, targets)}")
+        what = ", ".join(map(str, end.policy.allow))
+        say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
+        line = hints.listen_line(spelling, end.policy.allow, end.forwards)
+        say(f"  on the host of the clients, run:   {line}")
+    if ports and (ssh := hints.ssh_line(await _full_name(), ports)):
+        say(f"  on your own computer, run:         {ssh}")
     journal.waiting(end.role, end.tunnel.path, place)
 
 

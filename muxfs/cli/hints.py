@@ -3,32 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from muxfs.cli.tunnel import quoted
-from muxfs.forwards.listener import OpenPort
-from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Target
+from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy, pattern_for
+from muxfs.forwards.patterns import AnyPattern, PathPattern
+from muxfs.forwards.ports import OpenPort
+from muxfs.forwards.spec import (
+    ANY_ADDRESS,
+    LOCALHOST,
+    Forward,
+    Kind,
+    Port,
+    bracketed,
+)
 
-_ANY = frozenset({ANY_ADDRESS, LOCALHOST, "0.0.0.0", "::"})  # noqa: S104
+_ANY: Final = frozenset({ANY_ADDRESS, LOCALHOST, "0.0.0.0", "::"})  # noqa: S104
+_PROXIES: Final = frozenset({Kind.DYNAMIC, Kind.HTTP})
 
 
-def dial_line(spelling: str, ports: Sequence[OpenPort]) -> str:
-    """Return the `muxfs dial` that serves these ports."""
-    targets = dict.fromkeys(port.forward.target.short for port in ports)
-    return " ".join(["muxfs", "dial", quoted(spelling), *map(quoted, targets)])
+def dial_line(spelling: str, forwards: Sequence[Forward]) -> str:
+    """Return the `muxfs dial` that serves these forwards."""
+    targets = [f.target.short for f in forwards if f.target and f.kind is not Kind.REMOTE]
+    options = _consent(forwards, Policy(allow_listen=FREE_LOOPBACK_PORTS))
+    return _line("dial", spelling, [*map(quoted, targets), *options])
 
 
-def listen_line(spelling: str, targets: Sequence[Target]) -> str:
-    """Return a `muxfs listen` that makes use of these targets."""
-    forwards = [str(t.port) if t.host == LOCALHOST else quoted(f"{t.port}:{t}") for t in targets]
-    return " ".join(["muxfs", "listen", quoted(spelling), *(forwards or ["PORT"])])
+def listen_line(
+    spelling: str, allow: Sequence[AnyPattern], forwards: Sequence[Forward] = ()
+) -> str:
+    """Return a `muxfs listen` that uses what `muxfs dial` allows, and serves its forwards."""
+    words: list[str] = []
+    if allow != LOCAL_PORTS or not forwards:
+        words += map(_use, allow)
+    for forward in forwards:
+        if forward.target and forward.kind is not Kind.REMOTE:
+            words.append(f"--allow {quoted(str(forward.target))}")
+    return _line("listen", spelling, [*words, *_consent(forwards, Policy())])
 
 
 def ssh_line(host: str, ports: Sequence[OpenPort]) -> str:
-    """Return the `ssh` for a person's own computer that leads to these ports of `host`."""
-    words = ["ssh", "-N"]
+    """Return the `ssh` for a person's own computer that leads to these ports of `host`.
+
+    "" where none of them is one that ssh could lead to.
+    """
+    words: list[str] = []
     for port in ports:
-        bind = port.forward.bind
-        address = "127.0.0.1" if bind is None or bind in _ANY else bind
-        address = f"[{address}]" if ":" in address else address
-        words += ["-L", quoted(f"{port.port}:{address}:{port.port}")]
-    return " ".join([*words, quoted(host)])
+        place = port.forward.place
+        if isinstance(place, Port) and port.forward.kind is not Kind.UDP:
+            address = "127.0.0.1" if place.bind is None or place.bind in _ANY else place.bind
+            words += ["-L", quoted(f"{port.port}:{bracketed(address)}:{port.port}")]
+    return " ".join(["ssh", "-N", *words, quoted(host)]) if words else ""
+
+
+def _line(command: str, spelling: str, words: Sequence[str]) -> str:
+    return " ".join(["muxfs", command, quoted(spelling), *dict.fromkeys(words)])
+
+
+def _use(pattern: AnyPattern) -> str:
+    """Write a forward that makes use of a pattern."""
+    if (pattern,) == LOCAL_PORTS:
+        return "PORT"
+    if isinstance(pattern, PathPattern):
+        return quoted(f"0:{pattern}")
+    if pattern.first != pattern.last or not pattern.hosts.name:
+        return "-D 1080"
+    port = pattern.first
+    return str(port) if pattern.hosts.name == LOCALHOST else quoted(f"{port}:{pattern}")
+
+
+def _consent(forwards: Sequence[Forward], default: Policy) -> list[str]:
+    """Return the options that these forwards need of the other side."""
+    words = ["--allow '*:*'" for f in forwards if f.kind in _PROXIES]
+    places = [f.place for f in forwards if f.kind is Kind.REMOTE]
+    refused = [place for place in places if default.listen_refusal(place)]
+    return words + [f"--allow-listen {quoted(pattern_for(place))}" for place in refused]

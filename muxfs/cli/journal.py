@@ -9,7 +9,8 @@ import attrs
 from muxfs.cli.output import VERBOSE, Output
 from muxfs.core.wire import Code
 from muxfs.forwards import events
-from muxfs.forwards.listener import OpenPort
+from muxfs.forwards.ports import OpenPort
+from muxfs.forwards.spec import Kind
 from muxfs.info import (
     Change,
     Established,
@@ -32,13 +33,20 @@ class Journal:
     def listening(self, port: OpenPort) -> None:
         """Tell that a port is open."""
         forward = port.forward
-        others = "".join(f", {address}" for address in port.addresses[1:])
+        where = ", ".join(port.addresses) + (f" port {port.port}" if port.port else "")
+        words = {
+            Kind.LOCAL: f"{forward.target} of the other side",
+            Kind.UDP: f"{forward.target} of the other side, by UDP",
+            Kind.DYNAMIC: "a SOCKS proxy, which connects from the other side",
+            Kind.HTTP: "an HTTP proxy, which connects from the other side",
+        }
         self.output.tell(
             "listening",
-            f"  {port.addresses[0]}{others} port {port.port} -> {forward.target} of the other side",
+            f"  {where} -> {words[forward.kind]}",
             bind=port.addresses[0],
             port=port.port,
-            target=str(forward.target),
+            target="" if forward.target is None else str(forward.target),
+            option=forward.kind.value,
         )
 
     def waiting(self, role: str, path: str, place: str) -> None:
@@ -87,7 +95,8 @@ class Journal:
             case events.Refused(originator, target, code, reason):
                 tell(
                     "refused",
-                    f"  refused {originator} -> {target}: {reason or code.name}",
+                    f"  refused {originator}{f' -> {target}' if target else ''}: "
+                    f"{reason or code.name}",
                     originator=originator,
                     target=target,
                     code=code.name,
@@ -95,6 +104,16 @@ class Journal:
                 )
             case events.Overloaded(reason):
                 tell("overloaded", f"  {reason}; trying again", reason=reason)
+            case events.Listening(forward, bound):
+                words = f"  {forward}: the other side listens on {bound}"
+                tell("remote-listening", words, forward=forward, bound=bound)
+            case events.NotListening(forward, code, reason):
+                words = f"  {forward}: the other side does not listen: {reason or code.name}"
+                tell("remote-refused", words, forward=forward, code=code.name, reason=reason)
+            case events.Lent(place):
+                tell("lent", f"  the other side has this one listen on {place}", place=place)
+            case events.Returned(place):
+                tell("returned", f"  no more listening on {place} for the other side", place=place)
 
     def closed(self, code: str, reason: str, exit_code: int) -> None:
         """Tell the end of all."""

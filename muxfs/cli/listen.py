@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 
 from muxfs.cli.arguments import (
+    FORWARDS_HELP,
     OUTPUT_HELP,
     SESSION_HELP,
+    add_forward_options,
     add_output_options,
     add_session_options,
 )
 
+_FORWARDS = FORWARDS_HELP.format(
+    allow="let it connect there (nowhere but the targets of -R)",
+    allow_listen="let it listen there (nowhere)",
+)
 HELP = f"""\
-usage: muxfs listen [options] TUNNEL FORWARD...
+usage: muxfs listen [options] TUNNEL [FORWARD...]
 
 Accept connections on ports of this host, and have `muxfs dial` on the other host
 connect them to a service there. Ends with Ctrl-C. Either side may start first.
@@ -24,23 +30,27 @@ FORWARD says which port to open here, and what the other side connects to:
   1900:license:1900        port 1900 here to port 1900 of the host license
   0:8888                   a free port, which is printed
   BIND:PORT:HOST:PORT      as above, on the address BIND; *: on all addresses
+  R8001:8000               port 8001 there to port 8000 here (L, R, D, U as below)
 Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:8888:[::1]:80
 Ports are open to your own processes on this host only; --any-user lets others in,
 and other hosts where BIND says so.
 
+{_FORWARDS}\
 options:
 {SESSION_HELP.format(connect="hold a client without a session so long, then reset it")}\
 {OUTPUT_HELP}
 examples:
   muxfs listen job42 8888                     JupyterLab of the other side
   muxfs listen /scratch/me/job42 8001:8000,8889:8888
+  muxfs listen job42 -D 1080                  whatever the other side can reach
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
     parser.add_argument("tunnel", metavar="TUNNEL")
-    parser.add_argument("forwards", metavar="FORWARD", nargs="+")
+    parser.add_argument("forwards", metavar="FORWARD", nargs="*")
+    add_forward_options(parser)
     add_session_options(parser)
     add_output_options(parser)
 
@@ -49,4 +59,4 @@ def run(args: argparse.Namespace) -> int:
     """Run until the end. Raises Failure."""
     from muxfs.cli import ends  # noqa: PLC0415  (start-up time)
 
-    return ends.run_listen(args)
+    return ends.run_end("listen", args)

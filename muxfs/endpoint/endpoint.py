@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import attrs
 import trio
@@ -16,10 +16,14 @@ import trio
 from muxfs.config import SessionConfig
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier
-from muxfs.forwards.dialer import Policy, serve_streams
+from muxfs.forwards.consent import Policy
+from muxfs.forwards.datagram_listener import DatagramListener
 from muxfs.forwards.events import Refused, Report
-from muxfs.forwards.listener import ForwardListener, open_port
-from muxfs.forwards.spec import Forward
+from muxfs.forwards.incoming import serve_streams
+from muxfs.forwards.listener import ForwardListener
+from muxfs.forwards.ports import open_port
+from muxfs.forwards.remote import RemoteListener, Requests
+from muxfs.forwards.spec import Forward, Kind
 from muxfs.info import Change
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress, Storage
@@ -27,6 +31,9 @@ from muxfs.stream import MuxStream
 
 RESERVED: Final = 40
 """Descriptors that connections leave to everything else: mailboxes, dialling, libraries."""
+
+ActiveForward: TypeAlias = ForwardListener | DatagramListener | RemoteListener
+"""A forward that runs: `forward` says which, `bound` where clients reach it."""
 
 
 @attrs.frozen
@@ -40,6 +47,7 @@ class EndpointConfig:
     connect_timeout: float = 30.0
     """Seconds that a client is held without a session, and that a target may take to answer."""
     policy: Policy = attrs.field(factory=Policy)
+    """What this end is willing to do for the other one."""
     admission: Admission = OWN_USER
     descriptors: int | None = None
     """Open files that this process may have; they bound the connections."""
@@ -55,7 +63,8 @@ class Endpoint:
         self.session = session
         self._nursery = nursery
         self._carrier = Carrier(session, report)
-        self._forwards: list[ForwardListener] = []
+        self._requests = Requests()
+        self._forwards: list[ActiveForward] = []
         self._bound_connections()
         nursery.start_soon(self._carrier.watch)
         nursery.start_soon(self._serve)
@@ -65,26 +74,37 @@ class Endpoint:
         return self.session.changes()
 
     @property
-    def forwards(self) -> tuple[ForwardListener, ...]:
-        """The forwards whose ports are open here."""
+    def forwards(self) -> tuple[ActiveForward, ...]:
+        """The forwards that run."""
         return tuple(self._forwards)
 
-    async def add_forward(self, forward: Forward) -> ForwardListener:
-        """Open the forward's port and carry its clients. Raises as `open_port`."""
-        config = self.config
-        port = await open_port(forward, config.admission)
-        listener = ForwardListener(
-            self._carrier, port, config.admission, connect_timeout=config.connect_timeout
-        )
-        self._forwards.append(listener)
-        self._bound_connections()
-        self._nursery.start_soon(listener.run)
-        return listener
+    async def add_forward(self, forward: Forward) -> ActiveForward:
+        """Open the forward's port and carry its clients. Raises as `open_port`.
 
-    async def cancel_forward(self, listener: ForwardListener) -> None:
+        The far side is asked for a remote one, again and again where needed: its `answer`
+        says how that went.
+        """
+        active = await self._activate(forward)
+        self._forwards.append(active)
+        self._bound_connections()
+        self._nursery.start_soon(active.run)
+        return active
+
+    async def _activate(self, forward: Forward) -> ActiveForward:
+        carrier, config = self._carrier, self.config
+        if forward.kind is Kind.REMOTE:
+            return RemoteListener(carrier, self._requests, forward)
+        port = await open_port(forward, config.admission)
+        if forward.kind is Kind.UDP:
+            return DatagramListener(carrier, port, config.admission)
+        return ForwardListener(
+            carrier, port, config.admission, connect_timeout=config.connect_timeout
+        )
+
+    async def cancel_forward(self, active: ActiveForward) -> None:
         """Close the forward's port; connections that it carries go on."""
-        self._forwards.remove(listener)
-        await listener.stop()
+        self._forwards.remove(active)
+        await active.stop()
         self._bound_connections()
 
     async def connect(self, target: str, originator: str) -> MuxStream | Refused:
@@ -95,14 +115,19 @@ class Endpoint:
         return await self._carrier.open(target, originator, self.config.connect_timeout)
 
     async def _serve(self) -> None:
+        config = self.config
         await serve_streams(
-            self._carrier, self.config.policy, connect_timeout=self.config.connect_timeout
+            self._carrier,
+            config.policy,
+            config.admission,
+            connect_timeout=config.connect_timeout,
+            requests=self._requests,
         )
 
     def _bound_connections(self) -> None:
         descriptors = self.config.descriptors
         if descriptors is not None:
-            ports = sum(len(listener.port.sockets) for listener in self._forwards)
+            ports = sum(active.descriptors for active in self._forwards)
             self._carrier.max_connections = max(1, descriptors - RESERVED - ports)
 
 

@@ -39,6 +39,16 @@ class Admission:
             return self.judge(owner.of_unix(connection))
         return self.judge(await owner.of_tcp(connection))
 
+    async def refusal_of_datagrams(
+        self, sock: socket.socket, client: tuple[str, int]
+    ) -> str | None:
+        """Return None for a sender of datagrams to this socket that is let in; else why not."""
+        if self.any_user:
+            return None
+        host, port, *_ = sock.getsockname()
+        flow = owner.Flow(sock.family, socket.IPPROTO_UDP, client[:2], (host, port))
+        return self.judge(await owner.of_flow(flow))
+
     def judge(self, uid: int | None) -> str | None:
         """Judge a client by its uid."""
         if self.any_user or uid == os.geteuid():

@@ -8,25 +8,12 @@ import trio
 
 from muxfs.core.wire import Code
 from muxfs.errors import StreamEnded, printable
-from muxfs.forwards.events import Ended, Opened, Refused, Report
+from muxfs.forwards.events import REFUSALS, Ended, Opened, Refused, Report
 from muxfs.forwards.splice import Transfer, splice
 from muxfs.forwards.tcp import Connection
 from muxfs.info import Lost, PeerInfo
 from muxfs.session import Session
 from muxfs.stream import MuxStream
-
-_REFUSALS = frozenset(
-    {
-        Code.REFUSED,
-        Code.UNREACHABLE,
-        Code.TIMEOUT,
-        Code.RESOLVE,
-        Code.PROHIBITED,
-        Code.LIMIT,
-        Code.INTERNAL,
-    }
-)
-
 
 MAX_HELD: Final = 4096
 """Clients that wait for a session at once; more are reset."""
@@ -91,9 +78,14 @@ class Carrier:
             reason = f"no session with the other side {within}"
         return Refused(originator, target, Code.TIMEOUT, reason)
 
-    async def carry(self, connection: Connection, stream: MuxStream, originator: str) -> None:
-        """Carry a connection until its end, and report that. Takes both over."""
-        target = printable(stream.target)
+    async def carry(
+        self, connection: Connection, stream: MuxStream, originator: str, target: str = ""
+    ) -> None:
+        """Carry a connection until its end, and report that. Takes both over.
+
+        target: where it leads, if that is not what the stream's target says.
+        """
+        target = printable(target or stream.target)
         self.report(Opened(originator, target))
         transfer = Transfer()
         with trio.CancelScope() as scope:
@@ -103,7 +95,7 @@ class Carrier:
             finally:
                 del self._carried[scope]
         cause = transfer.error.__cause__ if transfer.error else None
-        if isinstance(cause, StreamEnded) and cause.code in _REFUSALS:
+        if isinstance(cause, StreamEnded) and cause.code in REFUSALS:
             self.report(Refused(originator, target, cause.code, cause.reason))
         else:
             clean = transfer.clean

@@ -1,30 +1,28 @@
-"""The side where the services are: take incoming streams and dial their targets.
-
-Rule 1: only what a `Policy` allows is dialled; it is asked before any name is resolved.
-Rule 2: each stream ends in ACCEPT or in a refusal that says why, in time.
-"""
+"""Connecting to targets: resolving, the policy's word on each address, errors in words."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
-import attrs
 import trio
 
 from muxfs.core.wire import Code
-from muxfs.errors import printable
-from muxfs.forwards.carrier import Carrier
-from muxfs.forwards.events import Refused
-from muxfs.forwards.spec import LOCALHOST, SpecError, Target, loopback_alike, parse_target
+from muxfs.forwards.consent import Policy, Refusal
+from muxfs.forwards.patterns import parse_address
+from muxfs.forwards.spec import LOCALHOST, AnyTarget, Target, UnixPath
 from muxfs.forwards.tcp import Connection
-from muxfs.stream import MuxStream
 
-MAX_DIALS: Final = 128
-"""Targets that are dialled at once; more wait. Well below the usual 1024 descriptors."""
+STAGGER: Final = 0.25
+"""Seconds until the next address of a name is tried beside the one before (RFC 8305)."""
+BACKLOG_NAP: Final = 0.02
+"""Seconds until a Unix socket with a full backlog is tried again."""
+
+Address: TypeAlias = tuple[int, tuple[str, int]]
+"""Family and socket address; those of IPv6 have two numbers more."""
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
@@ -44,152 +42,165 @@ _ERRORS: Final[dict[int, tuple[Code, str]]] = {
     errno.ENOBUFS: (Code.LIMIT, "this host is out of network buffers"),
     errno.ENOMEM: (Code.LIMIT, "this host is out of memory"),
 }
+_UNIX_ERRORS: Final[dict[int, tuple[Code, str]]] = {
+    errno.ENOENT: (Code.REFUSED, "there is no such socket"),
+    errno.EACCES: (Code.UNREACHABLE, "the socket is not for this user"),
+    errno.EPROTOTYPE: (Code.REFUSED, "it is not a stream socket"),
+}
 # With several addresses of a name, the error that says most is told.
 _TELLING: Final = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
-@attrs.frozen
-class Refusal:
-    """Why a target was not reached, as it is told to the far side."""
+async def dial(target: AnyTarget, policy: Policy, connect_timeout: float) -> Connection | Refusal:
+    """Connect to a target that the policy allows: all its addresses, staggered.
 
-    code: Code
-    reason: str
-
-
-@attrs.frozen
-class Policy:
-    """What this side is willing to dial."""
-
-    targets: tuple[Target, ...] = ()
-    any_local_port: bool = False
-
-    def refusal(self, target: Target) -> Refusal | None:
-        """Return None for a target that is allowed; else what to tell."""
-        host = loopback_alike(target.host)
-        if self.any_local_port and host == LOCALHOST:
-            return None
-        if any(t.port == target.port and loopback_alike(t.host) == host for t in self.targets):
-            return None
-        if not self.targets and not self.any_local_port:
-            return Refusal(Code.PROHIBITED, f"{target}: this side dials nothing")
-        hint = f"add {target.short} to the TARGETs of muxfs dial"
-        return Refusal(Code.PROHIBITED, f"{target}: not allowed on this side; {hint}")
-
-
-async def serve_streams(carrier: Carrier, policy: Policy, *, connect_timeout: float) -> None:
-    """Take streams of the far side and carry each to its target, until cancelled.
-
-    connect_timeout: seconds that a target may take to answer.
+    connect_timeout: seconds that resolving and connecting may take together.
     """
-    limiter = trio.CapacityLimiter(MAX_DIALS)
-    listener = carrier.session.listen(auto_accept=False)
-    async with listener, trio.open_nursery() as nursery:
-        while True:
-            try:
-                stream = await listener.accept()
-            except trio.ClosedResourceError:
-                return  # the session is over for good, and tells its owner itself
-            nursery.start_soon(_serve, carrier, stream, policy, limiter, connect_timeout)
-
-
-async def _serve(
-    carrier: Carrier,
-    stream: MuxStream,
-    policy: Policy,
-    limiter: trio.CapacityLimiter,
-    connect_timeout: float,
-) -> None:
-    if carrier.full:
-        refusal = explain_errno(printable(stream.target), errno.EMFILE)
-        await _refuse(carrier, stream, refusal)
-        return
-    carrier.connections += 1
-    try:
-        await _dial_and_carry(carrier, stream, policy, limiter, connect_timeout)
-    finally:
-        carrier.connections -= 1
-
-
-async def _dial_and_carry(
-    carrier: Carrier,
-    stream: MuxStream,
-    policy: Policy,
-    limiter: trio.CapacityLimiter,
-    connect_timeout: float,
-) -> None:
-    try:
-        async with limiter:
-            found = await _reach(stream.target, policy, connect_timeout)
-        if isinstance(found, Refusal):
-            await _refuse(carrier, stream, found)
-            return
-    except BaseException:
-        with trio.CancelScope(shield=True):
-            await stream.abort()
-        raise
-    try:
-        await stream.accept(found.local)
-    except BaseException:
-        found.reset()
-        with trio.CancelScope(shield=True):
-            await stream.abort()
-        raise
-    await carrier.carry(found, stream, printable(stream.originator))
-
-
-async def _refuse(carrier: Carrier, stream: MuxStream, why: Refusal) -> None:
-    originator, target = printable(stream.originator), printable(stream.target)
-    carrier.report(Refused(originator, target, why.code, printable(why.reason)))
-    await stream.refuse(why.code, why.reason)
-
-
-async def _reach(text: str, policy: Policy, connect_timeout: float) -> Connection | Refusal:
-    try:
-        target = parse_target(text)
-    except SpecError as error:
-        return Refusal(Code.PROHIBITED, str(error))
-    return policy.refusal(target) or await dial(target, connect_timeout)
-
-
-async def dial(target: Target, connect_timeout: float) -> Connection | Refusal:
-    """Connect to a target: all its addresses, the next one after a short while."""
+    if refusal := policy.refusal(target):
+        return refusal
     with trio.move_on_after(connect_timeout):
         try:
-            return await _connect(target)
+            if isinstance(target, UnixPath):
+                return await _connect_unix(target)
+            addresses = await _resolve(target, policy, socket.SOCK_STREAM)
+            if isinstance(addresses, Refusal):
+                return addresses
+            return await _connect_first(addresses)
         except OSError as error:
             return explain(target, error)
+    return _too_late(target, connect_timeout)
+
+
+async def open_datagrams(
+    target: Target, policy: Policy, connect_timeout: float
+) -> socket.socket | Refusal:
+    """Make a UDP socket that is connected to a target that the policy allows."""
+    if refusal := policy.refusal(target):
+        return refusal
+    with trio.move_on_after(connect_timeout):
+        try:
+            addresses = await _resolve(target, policy, socket.SOCK_DGRAM)
+            if isinstance(addresses, Refusal):
+                return addresses
+            return _connect_datagrams(addresses)
+        except OSError as error:
+            return explain(target, error)
+    return _too_late(target, connect_timeout)
+
+
+def _too_late(target: AnyTarget, connect_timeout: float) -> Refusal:
     why = f"no answer within {connect_timeout:g} s"
     return Refusal(Code.TIMEOUT, f"ETIMEDOUT {target}: {why}")
 
 
-async def _connect(target: Target) -> Connection:
+async def _resolve(target: Target, policy: Policy, kind: int) -> list[Address] | Refusal:
+    """Find the addresses of a target, and keep those that the policy allows."""
     # RFC 6761: localhost is the loopback. Asking the resolver takes longer than connecting.
     hosts = _LOOPBACK if target.host.casefold() == LOCALHOST else (target.host,)
-    errors: list[OSError] = []
+    found: list[Address] = []
     for host in hosts:
+        for family, _, _, _, address in await trio.socket.getaddrinfo(host, target.port, type=kind):
+            found.append((int(family), address))  # type: ignore[arg-type]  # IPv6 has four parts
+    # dialled is what was asked about, not what the name resolves to a moment later
+    allowed = [address for address in found if policy.allows(target, parse_address(address[1][0]))]
+    if allowed:
+        return _both_families_first(allowed)
+    return policy.no_address(target, parse_address(found[0][1][0]))
+
+
+def _both_families_first(addresses: list[Address]) -> list[Address]:
+    """Move the first address of the other family to the second place (RFC 8305, section 4)."""
+    for at, (family, _) in enumerate(addresses):
+        if family != addresses[0][0]:
+            addresses.insert(1, addresses.pop(at))
+            break
+    return addresses
+
+
+async def _connect_first(addresses: Sequence[Address]) -> Connection:
+    """Connect to the address that answers first. Raises OSError with the most telling error."""
+    errors: list[OSError] = []
+    connected: list[Connection] = []
+
+    async def attempt(address: Address, failed: trio.Event) -> None:
         try:
-            connection = Connection.of_stream(await trio.open_tcp_stream(host, target.port))
+            connection = await _connect(*address)
         except OSError as error:
             errors.append(error)
-            continue
-        if connection.local != connection.peer:
-            return connection
-        # The kernel picked the target's port for our end and connected us to ourselves.
-        connection.reset()
+            failed.set()
+            return
+        if connected:
+            connection.reset()  # two at the same moment
+        connected.append(connection)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for address in addresses:
+            failed = trio.Event()
+            nursery.start_soon(attempt, address, failed)
+            with trio.move_on_after(STAGGER):
+                await failed.wait()
+    if connected:
+        return connected[0]
     # a host without IPv6 has another error for ::1 than the one that says why
-    if errors:
-        raise min(errors, key=lambda error: min(map(_telling, _causes(error)), default=0))
-    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    raise min(errors, key=_telling)
 
 
-def explain(target: Target, error: OSError) -> Refusal:
+async def _connect(family: int, address: tuple[str, int]) -> Connection:
+    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    try:
+        await sock.connect(address)
+        connection = Connection.of_stream(trio.SocketStream(sock))
+    except BaseException:
+        sock.close()
+        raise
+    if connection.local == connection.peer:
+        # the kernel picked the target's port for our end and connected us to ourselves
+        connection.reset()
+        raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    return connection
+
+
+async def _connect_unix(target: UnixPath) -> Connection:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        while True:
+            try:
+                sock.connect(target.path)
+                return Connection(sock)
+            except BlockingIOError:
+                # its backlog is full, and nothing tells when it is not: unlike TCP's
+                await trio.sleep(BACKLOG_NAP)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _connect_datagrams(addresses: Sequence[Address]) -> socket.socket:
+    """Connect to the first address that this host has a route to. Raises OSError."""
+    errors: list[OSError] = []
+    for family, address in addresses:
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            sock.setblocking(False)
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            errors.append(error)
+        else:
+            return sock
+    raise min(errors, key=_telling)
+
+
+def explain(target: AnyTarget, error: OSError) -> Refusal:
     """Put a failed connect into words."""
-    number = 0
-    for cause in sorted(_causes(error), key=_telling):
-        if isinstance(cause, socket.gaierror):
-            return Refusal(Code.RESOLVE, f"{target}: this name is unknown ({cause.strerror})")
-        number = cause.errno or 0
-        break
+    if isinstance(error, socket.gaierror):
+        return Refusal(Code.RESOLVE, f"{target}: this name is unknown ({error.strerror})")
+    number = error.errno or 0
+    if isinstance(target, UnixPath) and number in _UNIX_ERRORS:
+        code, text = _UNIX_ERRORS[number]
+        return Refusal(code, f"{errno.errorcode[number]} {target}: {text}")
     return explain_errno(str(target), number)
 
 
@@ -202,15 +213,3 @@ def explain_errno(target: str, number: int) -> Refusal:
 def _telling(error: OSError) -> int:
     number = error.errno
     return _TELLING.index(number) if number in _TELLING else len(_TELLING)
-
-
-def _causes(error: BaseException) -> Iterator[OSError]:
-    """Find the errors of single addresses inside of the one that trio raises for all."""
-    match error:
-        case BaseExceptionGroup(exceptions=inner):
-            for one in inner:
-                yield from _causes(one)
-        case OSError(errno=int()):
-            yield error
-        case OSError(__cause__=BaseException() as cause):
-            yield from _causes(cause)

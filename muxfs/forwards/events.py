@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 
 from muxfs.core.wire import Code
+
+REFUSALS: Final = frozenset(
+    {
+        Code.REFUSED,
+        Code.UNREACHABLE,
+        Code.TIMEOUT,
+        Code.RESOLVE,
+        Code.PROHIBITED,
+        Code.LIMIT,
+        Code.INTERNAL,
+    }
+)
+"""Codes of streams that the far side did not open; with others it was opened and broke off."""
 
 
 @attrs.frozen
@@ -46,5 +59,38 @@ class Overloaded:
     reason: str
 
 
-Event: TypeAlias = Opened | Ended | Refused | Overloaded
+@attrs.frozen
+class Listening:
+    """The far side listens for this one, as this one had asked."""
+
+    forward: str
+    bound: str
+
+
+@attrs.frozen
+class NotListening:
+    """The far side does not listen for this one; it is asked again later."""
+
+    forward: str
+    code: Code
+    reason: str
+
+
+@attrs.frozen
+class Lent:
+    """This side listens for the far side, as that one had asked."""
+
+    place: str
+
+
+@attrs.frozen
+class Returned:
+    """This side listens no more for the far side."""
+
+    place: str
+
+
+Event: TypeAlias = (
+    Opened | Ended | Refused | Overloaded | Listening | NotListening | Lent | Returned
+)
 Report: TypeAlias = Callable[[Event], None]

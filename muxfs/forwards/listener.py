@@ -1,4 +1,4 @@
-"""The side where the clients are: accept TCP connections and carry each as a stream.
+"""The side where the clients are: accept connections and carry each as a stream.
 
 Rule 1: the accept loop survives everything but a closed socket.
 Rule 2: a client that is not served within the connect timeout is reset.
@@ -10,10 +10,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
 from typing import Final, NoReturn
 
-import attrs
 import trio
 
 from muxfs.core.wire import Code
@@ -21,102 +19,16 @@ from muxfs.errors import SessionError
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.events import Overloaded, Refused
-from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward
+from muxfs.forwards.ports import OpenPort
+from muxfs.forwards.proxy import ProxyClient
+from muxfs.forwards.routes import Route, route_of
+from muxfs.forwards.spec import Forward
 from muxfs.forwards.tcp import Connection
 
-BACKLOG: Final = 1024
 OVERLOAD_NAP: Final = 0.2
 """Seconds until accepting is tried again when descriptors or memory are used up."""
-PORT_ATTEMPTS: Final = 20
 
-_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-@attrs.frozen
-class OpenPort:
-    """A forward's listening sockets: one for each address, all on one port."""
-
-    forward: Forward
-    sockets: tuple[socket.socket, ...]
-
-    @property
-    def port(self) -> int:
-        """The port that clients connect to."""
-        return int(self.sockets[0].getsockname()[1])
-
-    @property
-    def addresses(self) -> tuple[str, ...]:
-        """The addresses, without the port."""
-        return tuple(str(s.getsockname()[0]) for s in self.sockets)
-
-    def close(self) -> None:
-        """Close the sockets."""
-        for sock in self.sockets:
-            sock.close()
-
-
-async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPort:
-    """Bind and listen.
-
-    Raises ExposedAddressError, OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL, gaierror).
-    """
-    hosts = await _bind_addresses(forward.bind)
-    for _, host in hosts:
-        admission.check_address(host)
-    for attempt in range(PORT_ATTEMPTS):
-        try:
-            return OpenPort(forward, _listen_on_all(hosts, forward.port))
-        except OSError as error:
-            # port 0: what was free on the first address may be taken on the second one
-            again = error.errno == errno.EADDRINUSE and not forward.port
-            if not again or attempt == PORT_ATTEMPTS - 1:
-                raise
-    raise AssertionError("unreachable")
-
-
-async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:
-    if bind is None or bind.casefold() == LOCALHOST:
-        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
-    if bind == ANY_ADDRESS:
-        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104
-    found = await trio.socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)
-    hosts = [(int(family), str(address[0])) for family, _, _, _, address in found]
-    return list(dict.fromkeys(hosts))
-
-
-def _listen_on_all(hosts: Sequence[tuple[int, str]], port: int) -> tuple[socket.socket, ...]:
-    sockets: list[socket.socket] = []
-    try:
-        for family, host in hosts:
-            try:
-                sock = _listen(family, host, port)
-            except OSError as error:
-                if sockets and error.errno in _NO_SUCH_FAMILY:
-                    continue  # a host without IPv6
-                raise
-            sockets.append(sock)
-            port = sock.getsockname()[1]
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return tuple(sockets)
-
-
-def _listen(family: int, host: str, port: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((host, port))
-        sock.listen(BACKLOG)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
 
 
 class ForwardListener:
@@ -129,16 +41,36 @@ class ForwardListener:
         admission: Admission = OWN_USER,
         *,
         connect_timeout: float,
+        route: Route | None = None,
     ) -> None:
-        """Take over the open port. connect_timeout: seconds that clients are held."""
+        """Take over the open port.
+
+        connect_timeout: seconds that clients are held. route: where they go, if that is
+        not what the port's forward says.
+        """
         self._carrier = carrier
         self.port = port
         self._admission = admission
-        self._target = str(port.forward.target)
+        self._route = route or route_of(port.forward)
         self._connect_timeout = connect_timeout
         self._overloaded = False
         self._accepting = trio.CancelScope()
         self._stopped = trio.Event()
+
+    @property
+    def forward(self) -> Forward:
+        """What is forwarded."""
+        return self.port.forward
+
+    @property
+    def bound(self) -> str:
+        """Where clients connect to."""
+        return self.port.bound
+
+    @property
+    def descriptors(self) -> int:
+        """Open files that it takes, without its connections."""
+        return len(self.port.sockets)
 
     async def run(self) -> None:
         """Accept and carry connections until cancelled, or stopped and all of them have ended."""
@@ -184,28 +116,34 @@ class ForwardListener:
 
     async def _serve(self, connection: Connection) -> None:
         try:
-            await self._open_and_carry(connection)
-        finally:
-            self._carrier.connections -= 1
-
-    async def _open_and_carry(self, connection: Connection) -> None:
-        originator = connection.peer
-        try:
-            stream = await self._admit(connection, originator) or await self._carrier.open(
-                self._target, originator, self._connect_timeout
-            )
+            # a client of a Unix socket has no address
+            await self._admit_and_carry(connection, connection.peer or self.bound)
         except SessionError:
             connection.reset()  # it is over for good, and tells its owner itself
-            return
         except BaseException:
             connection.reset()
             raise
-        if isinstance(stream, Refused):
-            self._carrier.report(stream)
-            connection.reset()
-        else:
-            await self._carrier.carry(connection, stream, originator)
+        finally:
+            self._carrier.connections -= 1
 
-    async def _admit(self, connection: Connection, originator: str) -> Refused | None:
+    async def _admit_and_carry(self, connection: Connection, originator: str) -> None:
+        carrier, route = self._carrier, self._route
+        # the far side alone knows the target of a listener that it asked for
+        target = route.target or self.bound
         why = await self._admission.refusal(connection.sock)
-        return Refused(originator, self._target, Code.PROHIBITED, why) if why else None
+        if why:
+            carrier.report(Refused(originator, target, Code.PROHIBITED, why))
+            connection.reset()
+        elif route.greeting is not None:
+            client = ProxyClient(
+                carrier, connection, originator, route, self._admission, self._connect_timeout
+            )
+            await client.serve(route.greeting())
+        else:
+            text = route.text(route.target)
+            stream = await carrier.open(text, originator, self._connect_timeout)
+            if isinstance(stream, Refused):
+                carrier.report(stream)
+                connection.reset()
+            else:
+                await carrier.carry(connection, stream, originator, target)

@@ -18,7 +18,7 @@ import xxhash
 from muxfs.cli import ends
 from muxfs.cli.failures import Failure
 from muxfs.core import wire
-from muxfs.forwards.spec import Forward, Target
+from muxfs.forwards.spec import Forward, Port, Target
 
 from .conftest import Command, Runner
 
@@ -117,7 +117,7 @@ def test_target_that_is_not_allowed(muxfs: Runner) -> None:
     assert_reset(listen)
     refused = listen.event("refused")
     assert refused["code"] == "PROHIBITED"
-    assert "add db:5432 to the TARGETs of muxfs dial" in refused["reason"]
+    assert "muxfs dial --allow db:5432 would allow it" in refused["reason"]
 
 
 def test_client_without_a_session(muxfs: Runner) -> None:
@@ -281,7 +281,8 @@ def test_port_in_use(muxfs: Runner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         listen = muxfs.start("listen", "job", f"{port}:8888", "--json")
-        fails(listen, 69, f"port {port} of localhost is in use; 0:localhost:8888 picks a free one")
+        words = f"port {port} of localhost is in use; -L 0:localhost:8888 picks a free one"
+        fails(listen, 69, words)
         closed = listen.event("closed")
         assert closed["exit"] == 69
 
@@ -303,7 +304,7 @@ class Forbidding:
 
 async def test_port_for_root() -> None:
     with pytest.raises(Failure, match=r"port 80 of localhost .* choose one above 1023") as caught:
-        await ends._open_port(Forbidding(), Forward(80, Target("localhost", 8888)))
+        await ends._open_port(Forbidding(), Forward(Port(80), Target("localhost", 8888)))
     assert caught.value.exit_code == 77
 
 

@@ -13,9 +13,9 @@ import trio
 
 from muxfs.core.wire import Code
 from muxfs.endpoint.endpoint import RESERVED, Endpoint, EndpointConfig, open_endpoint
-from muxfs.forwards.dialer import Policy
+from muxfs.forwards.consent import LOCAL_PORTS, Policy
 from muxfs.forwards.events import Overloaded, Refused
-from muxfs.forwards.spec import Forward, Target
+from muxfs.forwards.spec import Forward, Port, Target
 from muxfs.stream import MuxStream
 from muxfs.testing import MemoryFilesystem
 from tests.forwards.harness import CONFIG, NAMES, Log
@@ -47,7 +47,7 @@ async def echo_server() -> AsyncIterator[Target]:
         nursery.cancel_scope.cancel()
 
 
-LOCAL = Policy(any_local_port=True)
+LOCAL = Policy(LOCAL_PORTS)
 
 
 async def test_a_forward_is_added_used_and_cancelled() -> None:
@@ -57,7 +57,7 @@ async def test_a_forward_is_added_used_and_cancelled() -> None:
         end(fs, "listen") as (listen, _),
         end(fs, "dial", policy=LOCAL),
     ):
-        forward = await listen.add_forward(Forward(0, target))
+        forward = await listen.add_forward(Forward(Port(0), target))
         assert listen.forwards == (forward,)
         number = forward.port.port
         async with await trio.open_tcp_stream("127.0.0.1", number) as client:
@@ -98,16 +98,16 @@ async def test_connecting_without_a_session_is_refused_in_time() -> None:
 
 async def test_a_taken_port_leaves_the_others_as_they_are() -> None:
     async with end(MemoryFilesystem(), "listen") as (listen, _):
-        first = await listen.add_forward(Forward(0, Target("localhost", 1)))
+        first = await listen.add_forward(Forward(Port(0), Target("localhost", 1)))
         with pytest.raises(OSError, match="in use"):
-            await listen.add_forward(Forward(first.port.port, Target("localhost", 2)))
+            await listen.add_forward(Forward(Port(first.port.port), Target("localhost", 2)))
         assert listen.forwards == (first,)
 
 
 async def test_connections_are_bounded_by_descriptors() -> None:
     fs = MemoryFilesystem()
     async with end(fs, "listen", descriptors=RESERVED + 3) as (listen, log):
-        forward = await listen.add_forward(Forward(0, Target("localhost", 1)))
+        forward = await listen.add_forward(Forward(Port(0), Target("localhost", 1)))
         room = 3 - len(forward.port.sockets)
         clients = [
             await trio.open_tcp_stream("127.0.0.1", forward.port.port) for _ in range(room + 1)

@@ -19,13 +19,14 @@ from muxfs.forwards import owner
 from muxfs.forwards.admission import Admission, ExposedAddressError
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.events import Overloaded, Refused
-from muxfs.forwards.listener import ForwardListener, OpenPort, open_port
-from muxfs.forwards.spec import Forward, Target, parse_forwards
+from muxfs.forwards.listener import ForwardListener
+from muxfs.forwards.ports import OpenPort, open_port
+from muxfs.forwards.spec import Forward, Port, Target, parse_forwards
 from muxfs.testing import MemoryFilesystem
 
 from .harness import Log, carrier, end, is_reset, receive_all, send_for_ever, sessions
 
-FORWARD = Forward(0, Target("localhost", 1))
+FORWARD = Forward(Port(0), Target("localhost", 1))
 
 
 async def connect(port: OpenPort) -> trio.SocketStream:
@@ -61,13 +62,14 @@ async def test_a_port_in_use() -> None:
         with socket.create_server((address, 0), family=family) as taken:
             number = taken.getsockname()[1]
             with pytest.raises(OSError, match="in use") as caught:
-                await open_port(Forward(number, Target("localhost", 1)))
+                await open_port(Forward(Port(number), Target("localhost", 1)))
             assert caught.value.errno == errno.EADDRINUSE
 
 
 async def test_an_address_of_another_host() -> None:
+    forward = Forward(Port(0, "192.0.2.1"), Target("localhost", 1))
     with pytest.raises(OSError, match="assign") as caught:
-        await open_port(Forward(0, Target("localhost", 1), "192.0.2.1"), Admission(any_user=True))
+        await open_port(forward, Admission(any_user=True))
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 

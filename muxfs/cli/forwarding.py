@@ -1,0 +1,97 @@
+"""From parsed arguments to forwards and to what this side consents to."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final, Literal, TypeVar
+
+import attrs
+
+from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
+from muxfs.forwards.admission import ExposedAddressError
+from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy
+from muxfs.forwards.patterns import exactly, parse_allow, parse_allow_listen
+from muxfs.forwards.spec import (
+    Forward,
+    Kind,
+    Port,
+    SpecError,
+    UnixPath,
+    parse_forwards,
+    parse_targets,
+)
+
+NOTHING_TO_DO: Final = (
+    "nothing to do: give a FORWARD such as 8888, one of -L, -R, -D, -U, --http-proxy, "
+    "or what the other side may ask for, --allow or --allow-listen (see muxfs listen --help)"
+)
+
+T = TypeVar("T")
+
+
+def forwards(args: argparse.Namespace) -> tuple[Forward, ...]:
+    """Return the forwards that were asked for, in order. Raises Failure."""
+    found = _parsed(parse_forwards, getattr(args, "forwards", []))
+    for option, text in args.forward_options:
+        try:
+            found += parse_forwards(text, Kind(option))
+        except SpecError as error:
+            raise Failure(f"{option} {error}", USAGE) from error
+    return found
+
+
+def policy(role: Literal["listen", "dial"], args: argparse.Namespace) -> Policy:
+    """Return what this side is willing to do for the other one. Raises Failure."""
+    allow = tuple(parse for text in args.allow for parse in _pattern("--allow", parse_allow, text))
+    allow_listen = tuple(
+        parse
+        for text in args.allow_listen
+        for parse in _pattern("--allow-listen", parse_allow_listen, text)
+    )
+    if role == "dial":
+        targets = _parsed(parse_targets, args.targets)
+        allow = (tuple(map(exactly, targets)) or LOCAL_PORTS) + allow
+        allow_listen = allow_listen or FREE_LOOPBACK_PORTS
+    elif not (args.forwards or args.forward_options or allow or allow_listen):
+        raise Failure(NOTHING_TO_DO, USAGE)
+    return Policy(allow, allow_listen, allow_said=bool(args.allow), command=f"muxfs {role}")
+
+
+def explain(forward: Forward, error: OSError) -> Failure:
+    """Put into words why a forward's place is not open."""
+    place = forward.place
+    number = error.errno
+    if isinstance(error, ExposedAddressError):
+        words, code = str(error), NO_PERMISSION
+    elif isinstance(error, socket.gaierror) and isinstance(place, Port):
+        words, code = f"the address {place.bind!r} is unknown: {error.strerror}", UNAVAILABLE
+    elif isinstance(place, UnixPath) and number == errno.EADDRINUSE:
+        words, code = f"{place}: something listens there, or it is no socket", UNAVAILABLE
+    elif isinstance(place, UnixPath):
+        words, code = f"cannot listen on {place}: {error.strerror}", exit_code_of(error)
+    else:
+        where = f"port {place.number} of {place.bind or 'localhost'}"
+        words, code = f"cannot listen on {where}: {error.strerror}", exit_code_of(error)
+        if number == errno.EADDRINUSE:
+            free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
+            words = f"{where} is in use; {free.option} picks a free one"
+        elif number == errno.EACCES:
+            words = f"{where} is not for ordinary users; choose one above 1023"
+    return Failure(words, code)
+
+
+def _parsed(parse: Callable[[str], tuple[T, ...]], texts: list[str]) -> tuple[T, ...]:
+    try:
+        return tuple(value for text in texts for value in parse(text))
+    except SpecError as error:
+        raise Failure(str(error), USAGE) from error
+
+
+def _pattern(option: str, parse: Callable[[str], T], text: str) -> tuple[T, ...]:
+    try:
+        return tuple(parse(item.strip()) for item in text.split(","))
+    except SpecError as error:
+        raise Failure(f"{option} {error}", USAGE) from error

@@ -1,0 +1,133 @@
+"""Places to listen on: TCP and UDP ports on one or several addresses, and Unix sockets."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Sequence
+from typing import Final
+
+import attrs
+import trio
+
+from muxfs.forwards import unix
+from muxfs.forwards.admission import OWN_USER, Admission
+from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward, Kind, Port, UnixPath, bracketed
+
+BACKLOG: Final = 1024
+PORT_ATTEMPTS: Final = 20
+
+_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
+
+@attrs.frozen
+class OpenPort:
+    """A forward's listening sockets: one for each address, all on one port; or a Unix socket."""
+
+    forward: Forward
+    sockets: tuple[socket.socket, ...]
+    _file: tuple[int, int] | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to; 0 for a Unix socket."""
+        return 0 if self._unix else int(self.sockets[0].getsockname()[1])
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses, without the port; the path of a Unix socket."""
+        if self._unix:
+            return (str(self.sockets[0].getsockname()),)
+        return tuple(str(s.getsockname()[0]) for s in self.sockets)
+
+    @property
+    def bound(self) -> str:
+        """The first address with its port, or `unix:/path`."""
+        address = self.addresses[0]
+        return f"unix:{address}" if self._unix else f"{bracketed(address)}:{self.port}"
+
+    @property
+    def _unix(self) -> bool:
+        return isinstance(self.forward.place, UnixPath)
+
+    def close(self) -> None:
+        """Close the sockets, and remove the file of a Unix socket."""
+        if self._file is not None:
+            unix.remove(self.addresses[0] if self.sockets[0].fileno() >= 0 else "", self._file)
+        for sock in self.sockets:
+            sock.close()
+
+
+async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPort:
+    """Bind and listen.
+
+    Raises ExposedAddressError, OSError (EADDRINUSE, EACCES, EADDRNOTAVAIL, gaierror).
+    """
+    place = forward.place
+    if isinstance(place, UnixPath):
+        sock = unix.listen(place.path, BACKLOG)
+        return OpenPort(forward, (sock,), unix.identity_of(place.path))
+    kind = socket.SOCK_DGRAM if forward.kind is Kind.UDP else socket.SOCK_STREAM
+    hosts = await _bind_addresses(place.bind)
+    for _, host in hosts:
+        admission.check_address(host)
+    for attempt in range(PORT_ATTEMPTS):
+        try:
+            return OpenPort(forward, _bind_all(hosts, place, kind))
+        except OSError as error:
+            # port 0: what was free on the first address may be taken on the second one
+            again = error.errno == errno.EADDRINUSE and not place.number
+            if not again or attempt == PORT_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:
+    if bind is None or bind.casefold() == LOCALHOST:
+        return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+    if bind == ANY_ADDRESS:
+        return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104
+    found = await trio.socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)
+    hosts = [(int(family), str(address[0])) for family, _, _, _, address in found]
+    return list(dict.fromkeys(hosts))
+
+
+def _bind_all(
+    hosts: Sequence[tuple[int, str]], place: Port, kind: int
+) -> tuple[socket.socket, ...]:
+    sockets: list[socket.socket] = []
+    port = place.number
+    try:
+        for family, host in hosts:
+            try:
+                sock = bind(family, kind, host, port)
+            except OSError as error:
+                if sockets and error.errno in _NO_SUCH_FAMILY:
+                    continue  # a host without IPv6
+                raise
+            sockets.append(sock)
+            port = sock.getsockname()[1]
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return tuple(sockets)
+
+
+def bind(family: int, kind: int, host: str, port: int) -> socket.socket:
+    """Make a socket that clients can reach: it listens if it is one for streams."""
+    sock = socket.socket(family, kind)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if kind == socket.SOCK_STREAM:
+            # not for datagrams: there it would let two processes have the port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
