@@ -22,6 +22,10 @@ from muxfs.storage.base import FileCondition, Marker, Storage
 OWN_FILE_BEATS: Final = 4
 """Heartbeats between looks at the own file; sooner when something is wrong with it."""
 
+FIRST_LOOK: Final = 0.5
+"""Seconds from a birth to the first look at the own file, doubled with each up to the heartbeat:
+another process that started at the same instant found the file as free as this one did."""
+
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
 
@@ -280,14 +284,19 @@ class Pump:
     async def _keep_files(self) -> None:
         """Look after the names: heal the own file, follow the peer's (section 12)."""
         rewritten = beats = 0
+        pause, born = FIRST_LOOK, self.engine.own
         while True:
-            with trio.move_on_after(self._heartbeat):
+            with trio.move_on_after(min(pause, self._heartbeat)):
                 await self._keeper_bell.wait()
-            beats += 1
+            if self.engine.own != born:
+                pause, born = FIRST_LOOK, self.engine.own
+            young = pause < self._heartbeat
+            pause *= 2
+            beats += not young
             standstill = self.engine.rewritten != rewritten
             rewritten = self.engine.rewritten
             try:
-                if beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
+                if young or beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
                     await self._check_own_file()
                 engine = self.engine
                 if not engine.established or engine.silence > self._heartbeat:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import attrs
 import trio
 
-from muxfs import process
+from muxfs import occupancy
 from muxfs.config import SessionConfig
 from muxfs.core import events, link, wire
 from muxfs.core import stream as core
@@ -24,7 +24,7 @@ from muxfs.core.engine import Engine
 from muxfs.core.multiplexer import OutOfStreams
 from muxfs.core.stream import Ending
 from muxfs.core.wire import Buffer, Code, ItemType, Role
-from muxfs.errors import AlreadyRunning, SessionError
+from muxfs.errors import SessionError
 from muxfs.info import (
     Change,
     Established,
@@ -52,9 +52,6 @@ MOST_PATIENCE: Final = 30.0
 CHANGES_KEPT: Final = 256
 RATE_PERIOD: Final = 1.0
 """Seconds over which operations a second are counted, at least."""
-
-DUPLICATE_LOOK: Final = 0.25
-"""Seconds between looks at an own file whose last writer may be alive elsewhere."""
 
 
 class Session:
@@ -375,12 +372,21 @@ async def _start(
     role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
 ) -> Session:
     if not config.takeover:
-        await _refuse_duplicate(storage)
-    own_head = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
+        await occupancy.refuse_duplicate(storage)
+    before = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
+    own_head = await storage.writer.read_back(0, wire.HEAD_LENGTH)
+    life, past = link.previous_life(own_head), link.previous_life(before)
+    if life is not None and life != past and not (life.ended or config.takeover):
+        raise occupancy.already_running(life)  # born while the file was filled here
+    engine_config = config.engine_config()
+    if life is not None and config.takeover and not life.ended:
+        replaced = wire.encode_text(life.birth.text(ItemType.PROCESS), 255)
+        items = (*engine_config.items, (ItemType.REPLACES, replaced))
+        engine_config = attrs.evolve(engine_config, items=items)
     peer_head = await storage.reader.read(0, wire.HEAD_LENGTH)
     engine = Engine.start(
         role,
-        config.engine_config(),
+        engine_config,
         link.first_generation(own_head, peer_head),
         os.urandom,
         trio.current_time(),
@@ -388,36 +394,3 @@ async def _start(
     session = Session(storage, engine, config)
     engine.report = session.report
     return session
-
-
-async def _refuse_duplicate(storage: Storage) -> None:
-    """Raise AlreadyRunning if the own file's last writer is alive (section 7).
-
-    Before anything is written: only one process may ever write a mailbox.
-    """
-    life = link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH))
-    if life is None or life.ended:
-        return
-    birth = life.birth
-    writer = birth.text(ItemType.PROCESS)
-    # this process lives, but the session of it that wrote the file may have ended without a word
-    alive = None if writer == process.identity() else process.is_alive(writer)
-    if alive is None:
-        alive = await _beats(storage, life)
-    if alive:
-        info = PeerInfo.of(birth)
-        raise AlreadyRunning(
-            f"another muxfs {birth.role.name.lower()} is running on this tunnel: host "
-            f"{info.host or '?'}, pid {info.pid or '?'}; end it, or pass --takeover"
-        )
-
-
-async def _beats(storage: Storage, life: link.PreviousLife) -> bool:
-    """Watch a file of another host for longer than its heartbeat: a moving beat is life."""
-    with trio.move_on_after(1.5 * life.birth.heartbeat / 1000 + 1):
-        while True:
-            await trio.sleep(DUPLICATE_LOOK)
-            now = link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH))
-            if now is not None and now.signs != life.signs:
-                return not now.ended
-    return False

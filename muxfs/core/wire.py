@@ -165,6 +165,7 @@ class ItemType(enum.IntEnum):
     USER = 4
     STARTED = 5
     LABEL = 6
+    REPLACES = 7
     REASON = 16
     REPORT = 17
 

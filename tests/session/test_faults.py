@@ -199,8 +199,9 @@ async def test_an_overwritten_mailbox_heals(
 
 async def test_a_mailbox_that_was_copied_over_the_other(autojump_clock: MockClock) -> None:
     fs = MemoryFilesystem()
-    with trio.fail_after(10), pytest.raises(SessionError, match="wrong role") as caught:  # noqa: PT012
+    with trio.fail_after(20), pytest.raises(SessionError, match="wrong role") as caught:  # noqa: PT012
         async with open_tunnel(fs):
+            await trio.sleep(10)  # a young one would mend it before it is seen
             fs.files[DIAL].write(0, [fs.files[LISTEN].read(0, CAPACITY)])
             await trio.sleep_forever()
     assert caught.value.code is Code.PROTOCOL

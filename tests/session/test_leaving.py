@@ -152,9 +152,10 @@ async def test_a_failure_cancels_the_body_and_is_raised_once(
     autojump_clock: MockClock, body: Callable[[], object]
 ) -> None:
     fs = MemoryFilesystem()
-    with trio.fail_after(20), pytest.raises(SessionError) as caught:
+    with trio.fail_after(30), pytest.raises(SessionError) as caught:
         async with open_side(fs, "listen"), open_side(fs, "dial") as dial:
             await dial.wait_established()
+            await trio.sleep(10)  # a young one would mend it before it is seen
             spoil(fs)
             await body()  # type: ignore[misc]
     assert caught.value.code is Code.VERSION

@@ -12,9 +12,18 @@ from trio.testing import MockClock
 from xxhash import xxh3_64_digest
 
 import muxfs
-from muxfs import AlreadyRunning, Code, MuxStream, SessionError, SessionState, StreamReset
+from muxfs import (
+    AlreadyRunning,
+    Code,
+    MuxStream,
+    SessionError,
+    SessionState,
+    StreamReset,
+    process,
+)
 from muxfs.core import wire
-from muxfs.core.wire import Frame, FrameType
+from muxfs.core.wire import Frame, FrameType, ItemType
+from muxfs.storage.base import Progress
 from muxfs.testing import MemoryFilesystem
 from tests.session.tunnel import (
     DIAL,
@@ -25,6 +34,7 @@ from tests.session.tunnel import (
     open_side,
     open_tunnel,
     start_life,
+    storage,
 )
 
 Role = Literal["listen", "dial"]
@@ -299,6 +309,7 @@ async def test_a_takeover_ends_the_first(autojump_clock: MockClock) -> None:
         nursery.start_soon(first)
         await met.wait()
         async with open_side(fs, "dial", takeover=True) as second:
+            assert second.engine.own.text(ItemType.REPLACES) == process.identity()
             with trio.fail_after(30):
                 await ended.wait()
                 await exchange(second, listen)
@@ -314,6 +325,72 @@ async def test_a_takeover_of_one_that_waits_for_its_peer(autojump_clock: MockClo
             await start_life(nursery, fs, "dial", takeover=True)
             await trio.sleep_forever()
     assert caught.value.code is Code.SUPERSEDED
+
+
+@pytest.mark.parametrize("latency", [0.0, 0.002, 0.2])
+@pytest.mark.parametrize("used", [False, True])
+@pytest.mark.parametrize("met", [False, True])
+async def test_of_two_that_start_at_the_same_instant_one_stays(
+    autojump_clock: MockClock, latency: float, used: bool, met: bool
+) -> None:
+    """Both find the file as free; which one stays is clear within seconds."""
+    fs = MemoryFilesystem(latency=latency)
+    if used:
+        async with open_side(fs, "dial"):
+            pass
+    ended: list[Code] = []
+    stayed: list[muxfs.Session] = []
+
+    async def one() -> None:
+        try:
+            async with open_side(fs, "dial") as dial:
+                stayed.append(dial)
+                await trio.sleep_forever()
+        except SessionError as error:
+            ended.append(error.code)
+            stayed.remove(dial)
+
+    async with trio.open_nursery() as nursery:
+        if met:
+            far = await start_life(nursery, fs, "listen")
+        for _ in range(2):
+            nursery.start_soon(one)
+        await trio.sleep(3 + 20 * latency)
+        assert ended == [Code.SUPERSEDED]
+        if not met:
+            far = await start_life(nursery, fs, "listen")
+        (dial,) = stayed
+        await exchange(dial, far.session)
+        await trio.sleep(100)
+        await exchange(dial, far.session)
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_that_was_born_while_the_file_was_filled(autojump_clock: MockClock) -> None:
+    """Filling a file may take long: what it held before says nothing any more."""
+    fs = MemoryFilesystem()
+    slow = storage(fs, "dial")
+    prepare = slow.writer.prepare
+
+    async def fill(size: int, progress: Progress | None = None) -> bytes:
+        head = await prepare(size, progress)
+        await trio.sleep(10)
+        return head
+
+    slow.writer.prepare = fill  # type: ignore[method-assign]
+    async with trio.open_nursery() as nursery:
+
+        async def late() -> None:
+            with pytest.raises(AlreadyRunning):
+                async with open_side(fs, "dial", slow):
+                    pass
+
+        nursery.start_soon(late)
+        await trio.sleep(1)
+        async with open_side(fs, "dial") as dial, open_side(fs, "listen") as listen:
+            await exchange(dial, listen)
+            await trio.sleep(100)
+            await exchange(dial, listen)
 
 
 # What the other side may not be
