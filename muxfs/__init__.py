@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         printable,
     )
     from muxfs.info import (
+        AccessChanged,
         Change,
         Established,
         Lost,
@@ -52,6 +53,7 @@ _HOMES = {
         "printable",
     ),
     "muxfs.info": (
+        "AccessChanged",
         "Change",
         "Established",
         "Lost",
@@ -70,6 +72,7 @@ _HOMES = {
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessChanged",
     "AlreadyRunning",
     "Change",
     "Code",

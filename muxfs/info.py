@@ -12,6 +12,7 @@ from muxfs.errors import printable
 from muxfs.process import pid_of
 
 __all__ = [
+    "AccessChanged",
     "Change",
     "Established",
     "Lost",
@@ -70,6 +71,10 @@ class SessionStats:
     torn: int
     stale: int
     rewritten: int
+    access: str = ""
+    """How the files are read and written, such as `direct+dsync`."""
+    escalations: int = 0
+    """How often that was changed, because it was proven wrong."""
 
 
 @attrs.frozen
@@ -111,4 +116,14 @@ class StorageRecovered:
     """The mailboxes work again."""
 
 
-Change: TypeAlias = Established | Lost | Silent | Resumed | StorageTrouble | StorageRecovered
+@attrs.frozen
+class AccessChanged:
+    """The files are read or written in another way from now on; the last one was proven wrong."""
+
+    before: str
+    after: str
+
+
+Change: TypeAlias = (
+    Established | Lost | Silent | Resumed | StorageTrouble | StorageRecovered | AccessChanged
+)

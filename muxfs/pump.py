@@ -1,8 +1,8 @@
-"""The three tasks that drive an engine over its storage.
+"""The tasks that drive an engine over its storage.
 
 The writer puts what the engine wants written into the own mailbox, the reader polls
-the peer's, and the keeper looks after the files themselves. They never raise: what
-fails is reported to the engine and tried again.
+the peer's, the keeper looks after the files themselves, and the escalation doubts what
+the reader sees. They never raise: what fails is reported to the engine and tried again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from muxfs.core import wire
 from muxfs.core.engine import Engine
 from muxfs.core.flight import Write
 from muxfs.core.polling import PollPolicy
+from muxfs.escalation import Escalation
 from muxfs.info import Change, StorageRecovered, StorageTrouble
 from muxfs.storage.base import FileCondition, Marker, Storage
 
@@ -88,6 +89,7 @@ class Pump:
         self._heartbeat = heartbeat
         self._dispatch = dispatch
         self._publish = publish
+        self.escalation = Escalation(engine, storage, publish, self.kick_writer)
         self._scopes: list[trio.CancelScope] = []
         self._writer_bell = Doorbell()
         self._reader_bell = Doorbell()
@@ -104,7 +106,7 @@ class Pump:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the tasks in the nursery; `stop` ends them, and nothing else does."""
-        for task in (self._write_loop, self._read_loop, self._keep_files):
+        for task in (self._write_loop, self._read_loop, self._keep_files, self.escalation.run):
             nursery.start_soon(self._run_task, task)
             self.tasks_running += 1
 
@@ -268,6 +270,7 @@ class Pump:
     def _after_reading(self) -> None:
         self._dispatch()
         engine = self.engine
+        self.escalation.consider(trio.current_time())
         if engine.wants_write(trio.current_time()) or engine.next_timeout() < self._write_deadline:
             self.kick_writer()
         self.progress_lot.unpark_all()

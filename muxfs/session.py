@@ -173,6 +173,8 @@ class Session:
             torn=totals.torn,
             stale=totals.stale,
             rewritten=totals.rewritten,
+            access=self.storage.strategy,
+            escalations=self.pump.escalation.count,
         )
 
     # For streams and listeners

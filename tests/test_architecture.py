@@ -32,6 +32,7 @@ FORBIDDEN = {
     # layer: what it must not import
     "muxfs.core": {"muxfs", "trio"} | NOT_IN_THE_CORE,
     "muxfs.storage": {"muxfs.session", "muxfs.pump", "muxfs.stream"} | ABOVE_SESSION,
+    "muxfs.escalation": {"muxfs.pump", "muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.pump": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.config": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.session": ABOVE_SESSION,

@@ -12,6 +12,7 @@ from muxfs.forwards import events
 from muxfs.forwards.ports import OpenPort
 from muxfs.forwards.spec import Kind
 from muxfs.info import (
+    AccessChanged,
     Change,
     Established,
     Lost,
@@ -75,6 +76,9 @@ class Journal:
                 tell("storage", words, ok=False, error=text)
             case StorageRecovered():
                 tell("storage", "  the mailbox files work again", ok=True, error="")
+            case AccessChanged(before, after):
+                words = f"  {before} missed what the other side wrote, or it missed ours"
+                tell("access", f"{words}: {after} from now on", before=before, after=after)
 
     def happened(self, event: events.Event) -> None:
         """Tell what happened to a connection."""

@@ -36,6 +36,8 @@ LOOK_INTERVAL: Final = 0.2
 MOST_HEARTBEAT: Final = 30.0
 """Seconds that an end is watched at the most, whatever heartbeat it claims."""
 
+MOST_WORDS: Final = 64
+
 Number = int | float
 
 
@@ -56,17 +58,27 @@ class View:
     @property
     def report(self) -> dict[str, Number]:
         """What the writer counts, as far as it makes sense."""
+        return {
+            printable(key): value
+            for key, value in self._told.items()
+            if isinstance(value, int | float)
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        }
+
+    @property
+    def access(self) -> str:
+        """How the writer reads and writes the files, in its words."""
+        value = self._told.get("access")
+        return printable(value[:MOST_WORDS]) if isinstance(value, str) else ""
+
+    @property
+    def _told(self) -> dict[str, object]:
         try:
             values = json.loads(self.status.text(ItemType.REPORT)) if self.status else {}
         except (ValueError, RecursionError):
             return {}
-        if not isinstance(values, dict):
-            return {}
-        return {
-            printable(key): value
-            for key, value in values.items()
-            if type(value) in {int, float} and math.isfinite(value)
-        }
+        return values if isinstance(values, dict) else {}
 
 
 @attrs.define
@@ -126,7 +138,11 @@ class Side:
                 "generation": birth.incarnation.generation,
             }
         if status is not None:
-            facts |= {"beat": status.beat, "report": self.last.report}
+            facts |= {
+                "beat": status.beat,
+                "access": self.last.access,
+                "report": self.last.report,
+            }
             if status.closed:
                 reason = printable(status.text(ItemType.REASON))
                 facts |= {"code": status.code.name, "reason": reason}
@@ -327,6 +343,10 @@ def _describe(side: Side) -> Iterator[str]:
     yield f"{role}  {side.condition}{end}: {', '.join(who)}"
     if counts := _counts(side.last.report):
         yield f"        {counts}"
+    if access := side.last.access:
+        changes = side.last.report.get("escalations")
+        changed = f", changed {changes:.0f} times since it was proven wrong" if changes else ""
+        yield f"        files by {access}{changed}"
 
 
 def _counts(report: dict[str, Number]) -> str:

@@ -24,6 +24,7 @@ import attrs
 
 from muxfs.core import wire
 from muxfs.core.conversation import Conversation
+from muxfs.core.doubt import Standing
 from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent
 from muxfs.core.flight import Flight, Write
 from muxfs.core.link import Link, Meeting
@@ -200,6 +201,11 @@ class Engine:
     def silence(self) -> float:
         """Seconds without a sign of the peer's life."""
         return self.link.silence
+
+    @property
+    def standing(self) -> Standing:
+        """What is known of the peer and waited for, for those who doubt what they see."""
+        return Standing.of(self.link, self._conversation, self.rewritten)
 
     @property
     def flushed(self) -> bool:

@@ -212,12 +212,29 @@ def test_texts_of_the_other_side_are_escaped(
         b"[]",
         b"nonsense",
         b"[" * 4000,
-        b'{"streams": NaN, "torn": "x", "stale": true}',
+        b'{"streams": NaN, "torn": "x", "stale": true, "access": ["x"]}',
         b"\xff",
     ],
 )
 def test_reports_that_make_no_sense(report: bytes) -> None:
-    assert survey.decode(head(Role.DIAL, report=report[:3000])).report == {}
+    view = survey.decode(head(Role.DIAL, report=report[:3000]))
+    assert (view.report, view.access) == ({}, "")
+
+
+def test_access_of_a_side(tmp_path: Path, capsys) -> None:
+    words = b"direct+dsync\\u001b[2J" + b"x" * 200
+    report = b'{"streams": 0, "escalations": 2, "access": "%s"}' % words
+    (tmp_path / "listen.mbx").write_bytes(head(Role.LISTEN, report=report))
+    sides = [survey.Side(role, str(tmp_path / role.file_name)) for role in Role]
+    session = survey.Session("0", sides[Role.LISTEN], sides[Role.DIAL])
+    for side in sides:
+        side.look()
+    survey._print(survey.Found("job", str(tmp_path), "here", [session]))
+    text = capsys.readouterr().out
+    assert "files by direct+dsync\\x1b[2Jxxx" in text
+    assert "changed 2 times" in text
+    assert "x" * 60 not in text
+    assert session.listen.facts()["access"] == session.listen.last.access
 
 
 @given(st.binary(max_size=200), st.integers(0, HEAD_LENGTH - 1))
