@@ -92,6 +92,16 @@ class Session:
         """Whether it is over for good."""
         return self.engine.state is SessionState.CLOSED
 
+    @property
+    def established(self) -> bool:
+        """Whether the other side is there, or was a moment ago."""
+        return self.engine.established
+
+    @property
+    def can_open(self) -> bool:
+        """Whether `start_stream` would work now."""
+        return self.engine.can_open
+
     async def wait_established(self) -> PeerInfo:
         """Wait for the other side; return who it is. Raises SessionError if it is over."""
         await trio.lowlevel.checkpoint()

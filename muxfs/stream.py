@@ -67,6 +67,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
         return f"<MuxStream {self._core.stream_id} {printable(self._core.target)!r}>"
 
     @property
+    def session(self) -> Session:
+        """What carries it."""
+        return self._session
+
+    @property
     def target(self) -> str:
         """What the opener asked for. Text of the far side: pass it through `printable`."""
         return self._core.target

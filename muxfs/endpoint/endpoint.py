@@ -15,7 +15,7 @@ import trio
 
 from muxfs.config import SessionConfig
 from muxfs.forwards.admission import OWN_USER, Admission
-from muxfs.forwards.carrier import Carrier
+from muxfs.forwards.carrier import Carrier, Load
 from muxfs.forwards.consent import Policy
 from muxfs.forwards.datagram_listener import DatagramListener
 from muxfs.forwards.events import Refused, Report
@@ -23,6 +23,7 @@ from muxfs.forwards.incoming import serve_streams
 from muxfs.forwards.listener import ForwardListener
 from muxfs.forwards.ports import open_port
 from muxfs.forwards.remote import RemoteListener, Requests
+from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward, Kind
 from muxfs.info import Change
 from muxfs.session import Session, open_session
@@ -62,12 +63,15 @@ class Endpoint:
         self.config = config
         self.session = session
         self._nursery = nursery
-        self._carrier = Carrier(session, report)
+        self._sessions = Sessions()
+        self._load = Load()
+        self._report = report
+        self._carrier = Carrier(self._sessions, report, self._load)
         self._requests = Requests()
         self._forwards: list[ActiveForward] = []
         self._bound_connections()
-        nursery.start_soon(self._carrier.watch)
-        nursery.start_soon(self._serve)
+        nursery.start_soon(self._load.watch, session, session.changes())
+        nursery.start_soon(self._serve, session)
 
     def changes(self) -> trio.MemoryReceiveChannel[Change]:
         """Subscribe to changes of the session's state."""
@@ -93,7 +97,7 @@ class Endpoint:
     async def _activate(self, forward: Forward) -> ActiveForward:
         carrier, config = self._carrier, self.config
         if forward.kind is Kind.REMOTE:
-            return RemoteListener(carrier, self._requests, forward)
+            return RemoteListener(self._sessions, self._report, self._requests, forward)
         port = await open_port(forward, config.admission)
         if forward.kind is Kind.UDP:
             return DatagramListener(carrier, port, config.admission)
@@ -114,21 +118,23 @@ class Endpoint:
         """
         return await self._carrier.open(target, originator, self.config.connect_timeout)
 
-    async def _serve(self) -> None:
+    async def _serve(self, session: Session) -> None:
         config = self.config
-        await serve_streams(
-            self._carrier,
-            config.policy,
-            config.admission,
-            connect_timeout=config.connect_timeout,
-            requests=self._requests,
-        )
+        with self._sessions.including(0, session):
+            await serve_streams(
+                session,
+                Carrier(session, self._report, self._load),
+                config.policy,
+                config.admission,
+                connect_timeout=config.connect_timeout,
+                requests=self._requests,
+            )
 
     def _bound_connections(self) -> None:
         descriptors = self.config.descriptors
         if descriptors is not None:
             ports = sum(active.descriptors for active in self._forwards)
-            self._carrier.max_connections = max(1, descriptors - RESERVED - ports)
+            self._load.most = max(1, descriptors - RESERVED - ports)
 
 
 @asynccontextmanager

@@ -1,17 +1,19 @@
-"""Carries connections through a session, and resets them when that session is lost."""
+"""Carries connections through sessions, and resets them when their session is lost."""
 
 from __future__ import annotations
 
 from typing import Final
 
+import attrs
 import trio
 
 from muxfs.core.wire import Code
 from muxfs.errors import StreamEnded, printable
 from muxfs.forwards.events import REFUSALS, Ended, Opened, Refused, Report
+from muxfs.forwards.sessions import Opener
 from muxfs.forwards.splice import Transfer, splice
 from muxfs.forwards.tcp import Connection
-from muxfs.info import Lost, PeerInfo
+from muxfs.info import Change, Lost, PeerInfo
 from muxfs.session import Session
 from muxfs.stream import MuxStream
 
@@ -19,49 +21,59 @@ MAX_HELD: Final = 4096
 """Clients that wait for a session at once; more are reset."""
 
 
-class Carrier:
-    """All connections that one end carries, or holds until it can."""
+@attrs.define
+class Load:
+    """The connections of one end, in all its sessions together."""
 
-    def __init__(
-        self, session: Session, report: Report, max_connections: int | None = None
-    ) -> None:
-        """max_connections: at once; the session itself needs descriptors, too."""
-        self.session = session
-        self.report = report
-        self.max_connections = max_connections
-        self.connections = 0
-        self._held = 0
-        self._changes = session.changes()
-        self._carried: dict[trio.CancelScope, PeerInfo | None] = {}
+    most: int | None = None
+    """At once; the sessions themselves need descriptors, too."""
+    connections: int = 0
+    held: int = 0
+    """Clients that wait for a session."""
+    carried: dict[trio.CancelScope, tuple[Session, PeerInfo | None]] = attrs.field(factory=dict)
 
-    @property
-    def full(self) -> bool:
-        """Whether no more connections should be taken now."""
-        return self.max_connections is not None and self.connections >= self.max_connections
-
-    async def watch(self) -> None:
-        """Reset connections whose session is over, until cancelled.
+    async def watch(self, session: Session, changes: trio.MemoryReceiveChannel[Change]) -> None:
+        """Reset connections whose session is over, until that ends for good.
 
         Most notice by themselves. One whose client has stopped reading does not: it
         waits for the client, not for its stream.
         """
-        async with self._changes:
-            async for change in self._changes:
-                if not isinstance(change, Lost):
-                    continue
-                for scope, peer in self._carried.items():
-                    if peer is not self.session.peer:  # the next session may stand already
-                        scope.cancel()
+        async with changes:
+            async for change in changes:
+                if isinstance(change, Lost):
+                    self._reset_lost(session)
+
+    def _reset_lost(self, session: Session) -> None:
+        for scope, (carrying, peer) in self.carried.items():
+            # the next session with another peer may stand already
+            if carrying is session and peer is not session.peer:
+                scope.cancel()
+
+
+class Carrier:
+    """Carries connections through one session, or through all of an end."""
+
+    def __init__(self, session: Opener, report: Report, load: Load | None = None) -> None:
+        """load: where all connections of the end are counted."""
+        self.session = session
+        self.report = report
+        self.load = load or Load()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more connections should be taken now."""
+        return self.load.most is not None and self.load.connections >= self.load.most
 
     async def open(self, target: str, originator: str, timeout: float) -> MuxStream | Refused:
         """Begin a stream, as soon as there is a session; its first data does not wait.
 
         timeout: seconds. Raises SessionError if the session is over for good.
         """
-        if self._held >= MAX_HELD:
+        load = self.load
+        if load.held >= MAX_HELD:
             reason = f"more than {MAX_HELD} connections wait for a session"
             return Refused(originator, target, Code.LIMIT, reason)
-        self._held += 1
+        load.held += 1
         try:
             with trio.move_on_after(timeout):
                 while True:
@@ -71,10 +83,10 @@ class Carrier:
                     except trio.BrokenResourceError:
                         continue  # the session was lost again, or another task was first
         finally:
-            self._held -= 1
+            load.held -= 1
         within = f"within {timeout:g} s"
         reason = f"the other side took no more streams {within}"
-        if self.session.peer is None:
+        if not self.session.established:
             reason = f"no session with the other side {within}"
         return Refused(originator, target, Code.TIMEOUT, reason)
 
@@ -89,11 +101,11 @@ class Carrier:
         self.report(Opened(originator, target))
         transfer = Transfer()
         with trio.CancelScope() as scope:
-            self._carried[scope] = self.session.peer
+            self.load.carried[scope] = stream.session, stream.session.peer
             try:
                 await splice(connection, stream, transfer)
             finally:
-                del self._carried[scope]
+                del self.load.carried[scope]
         cause = transfer.error.__cause__ if transfer.error else None
         if isinstance(cause, StreamEnded) and cause.code in REFUSALS:
             self.report(Refused(originator, target, cause.code, cause.reason))

@@ -27,6 +27,7 @@ from muxfs.forwards.remote import Requests
 from muxfs.forwards.spec import AnyTarget, SpecError
 from muxfs.forwards.targets import Asked, Datagrams, Forwarded, Listen, decode
 from muxfs.forwards.tcp import address_text
+from muxfs.session import Session
 from muxfs.stream import MuxStream
 
 MAX_DIALS: Final = 128
@@ -36,6 +37,7 @@ MAX_DATAGRAM_STREAMS: Final = 512
 
 
 async def serve_streams(
+    session: Session,
     carrier: Carrier,
     policy: Policy,
     admission: Admission = OWN_USER,
@@ -43,15 +45,16 @@ async def serve_streams(
     connect_timeout: float,
     requests: Requests | None = None,
 ) -> None:
-    """Take streams of the far side and carry each to its target, until cancelled.
+    """Take streams of the session's far side and carry each to its target, until cancelled.
 
+    carrier: of that session, so that what comes of a stream goes back the same way.
     admission: who may use listeners that the far side asks for. connect_timeout: seconds
-    that a target may take to answer. requests: what this side
-    asked the far side to listen for.
+    that a target may take to answer. requests: what this side asked the far side to
+    listen for.
     """
     lender = Lender(carrier, policy, admission, connect_timeout)
-    server = _Server(carrier, policy, connect_timeout, requests or Requests(), lender)
-    listener = carrier.session.listen(auto_accept=False)
+    server = _Server(session, carrier, policy, connect_timeout, requests or Requests(), lender)
+    listener = session.listen(auto_accept=False)
     async with listener, trio.open_nursery() as nursery:
         while True:
             try:
@@ -65,6 +68,7 @@ async def serve_streams(
 class _Server:
     """Serves the streams of one session's far side."""
 
+    session: Session
     carrier: Carrier
     policy: Policy
     connect_timeout: float
@@ -79,7 +83,7 @@ class _Server:
         if carrier.full:
             await self._refuse(stream, explain_errno(printable(stream.target), errno.EMFILE))
             return
-        carrier.connections += 1
+        carrier.load.connections += 1
         try:
             refusal = await self._answer(stream)
             if refusal is not None:
@@ -89,7 +93,7 @@ class _Server:
                 await stream.abort()
             raise
         finally:
-            carrier.connections -= 1
+            carrier.load.connections -= 1
 
     async def _answer(self, stream: MuxStream) -> Refusal | None:
         try:
@@ -110,7 +114,7 @@ class _Server:
 
     def _own(self, asked: Forwarded) -> tuple[AnyTarget | Datagrams, Policy] | Refusal:
         """Find what a connection to a listener that this side asked for leads to."""
-        forward = self.requests.find(asked.number)
+        forward = self.requests.find(asked.number, self.session)
         if forward is None:
             return Refusal(Code.PROHIBITED, f"no listener {asked.number} was asked for")
         if forward.target is not None:

@@ -93,7 +93,7 @@ class ForwardListener:
         while True:
             await trio.lowlevel.wait_readable(sock)
             if self._carrier.full:
-                await self._overload(f"{self._carrier.connections} are open (see ulimit -n)")
+                await self._overload(f"{self._carrier.load.connections} are open (see ulimit -n)")
                 continue
             try:
                 client, _ = sock.accept()
@@ -105,7 +105,7 @@ class ForwardListener:
                     await self._overload(os.strerror(error.errno))
                 continue
             self._overloaded = False
-            self._carrier.connections += 1
+            self._carrier.load.connections += 1
             nursery.start_soon(self._serve, Connection(client))
 
     async def _overload(self, why: str) -> None:
@@ -124,7 +124,7 @@ class ForwardListener:
             connection.reset()
             raise
         finally:
-            self._carrier.connections -= 1
+            self._carrier.load.connections -= 1
 
     async def _admit_and_carry(self, connection: Connection, originator: str) -> None:
         carrier, route = self._carrier, self._route

@@ -9,62 +9,68 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeAlias
 
 import attrs
 import trio
 
 from muxfs.core.wire import Code
 from muxfs.errors import SessionError, StreamEnded, StreamRefused, printable
-from muxfs.forwards.carrier import Carrier
-from muxfs.forwards.events import REFUSALS, Listening, NotListening
+from muxfs.forwards.events import REFUSALS, Listening, NotListening, Report
+from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward
 from muxfs.forwards.targets import Listen, Service
 from muxfs.info import PeerInfo
+from muxfs.session import Session
 from muxfs.stream import MuxStream
 
 LEAST_PAUSE: Final = 1.0
 MOST_PAUSE: Final = 60.0
 """Seconds after a refusal until the far side is asked again; doubled each time."""
 
+Answer: TypeAlias = Listening | NotListening
+
 
 @attrs.define
 class Requests:
-    """The requests of one session that stand, by number."""
+    """The requests of one end that stand, by number."""
 
-    _standing: dict[int, Forward] = attrs.field(factory=dict, init=False)
+    _standing: dict[int, tuple[Session, Forward]] = attrs.field(factory=dict, init=False)
     _next: int = attrs.field(default=0, init=False)
 
-    def add(self, forward: Forward) -> int:
+    def add(self, forward: Forward, session: Session) -> int:
         """Note a request before it is made; return its number, which is never used again."""
         self._next += 1
-        self._standing[self._next] = forward
+        self._standing[self._next] = session, forward
         return self._next
 
     def remove(self, number: int) -> None:
         """Forget a request: connections that are on their way are refused."""
         del self._standing[number]
 
-    def find(self, number: int) -> Forward | None:
-        """Return the forward of a request that stands."""
-        return self._standing.get(number)
+    def find(self, number: int, session: Session) -> Forward | None:
+        """Return the forward of a request of that session that stands."""
+        asked, forward = self._standing.get(number, (None, None))
+        return forward if asked is session else None
 
 
 class RemoteListener:
-    """One listener on the far side."""
+    """One listener on the far side, or on each where there are several sessions."""
 
     descriptors = 0
     """Open files that it takes on this side."""
 
-    def __init__(self, carrier: Carrier, requests: Requests, forward: Forward) -> None:
+    def __init__(
+        self, sessions: Sessions, report: Report, requests: Requests, forward: Forward
+    ) -> None:
         self.forward = forward
-        self.answer: Listening | NotListening | None = None
-        """What the far side said last."""
+        self.answer: Answer | None = None
+        """What a far side said last."""
         self.answered = trio.Event()
         """Set when it has said something."""
-        self._carrier = carrier
-        self._session = carrier.session
-        self._requests = requests
+        self.report = report
+        self.requests = requests
+        self._sessions = sessions
         self._scope = trio.CancelScope()
         self._stopped = trio.Event()
 
@@ -76,8 +82,10 @@ class RemoteListener:
     async def run(self) -> None:
         """Ask for it in each session, again after refusals, until cancelled or stopped."""
         try:
-            with self._scope, suppress(SessionError):  # which tells its owner itself
-                await self._keep_asking()
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    async for session in self._sessions.each():
+                        nursery.start_soon(_Asker(self, session).run)
         finally:
             self._stopped.set()
 
@@ -86,17 +94,33 @@ class RemoteListener:
         self._scope.cancel()
         await self._stopped.wait()
 
+
+@attrs.define(eq=False)
+class _Asker:
+    """Asks the far side of one session."""
+
+    listener: RemoteListener
+    session: Session
+    _answer: Answer | None = attrs.field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Ask until the session is over for good."""
+        with suppress(SessionError):  # which tells its owner itself
+            await self._keep_asking()
+
     async def _keep_asking(self) -> NoReturn:
         pause = LEAST_PAUSE
         while True:
-            peer = await self._session.wait_established()
+            peer = await self.session.wait_established()
             ending = await self._ask()
             if ending is None or ending.code not in REFUSALS:
                 # it had stood; now the session or the listener is over
-                self.answer, pause = None, LEAST_PAUSE
+                self._answer = self.listener.answer = None
+                pause = LEAST_PAUSE
                 await self._another(peer, LEAST_PAUSE)
                 continue
-            self._note(NotListening(self.forward.option, ending.code, ending.reason))
+            option = self.listener.forward.option
+            self._note(NotListening(option, ending.code, ending.reason))
             if ending.code is Code.PROHIBITED:
                 # only another process there could say something else
                 await self._another(peer, math.inf)
@@ -106,30 +130,30 @@ class RemoteListener:
 
     async def _ask(self) -> StreamEnded | None:
         """Ask once, and wait for the end of the listener; return what ended it."""
-        forward = self.forward
+        forward, requests = self.listener.forward, self.listener.requests
         service = Service.SOCKS if forward.target is None else Service.PLAIN
-        number = self._requests.add(forward)
+        number = requests.add(forward, self.session)
         try:
             text = str(Listen(number, service, forward.place))
-            stream = await self._session.open_stream(text)
+            stream = await self.session.open_stream(text)
             self._note(Listening(forward.option, printable(await stream.wait_accepted())))
             return await wait_end(stream)
         except StreamRefused as error:
             return error
         finally:
-            self._requests.remove(number)
+            requests.remove(number)
 
-    def _note(self, answer: Listening | NotListening) -> None:
-        if answer != self.answer:
-            self._carrier.report(answer)
-        self.answer = answer
-        self.answered.set()
+    def _note(self, answer: Answer) -> None:
+        if answer != self._answer:
+            self.listener.report(answer)
+        self._answer = self.listener.answer = answer
+        self.listener.answered.set()
 
     async def _another(self, peer: PeerInfo, most: float) -> None:
         """Wait until the session has another peer, `most` seconds at the most."""
         with trio.move_on_after(most), suppress(trio.EndOfChannel):
-            async with self._session.changes() as changes:
-                while self._session.peer is peer:
+            async with self.session.changes() as changes:
+                while self.session.peer is peer:
                     await changes.receive()
 
 

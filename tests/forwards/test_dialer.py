@@ -108,7 +108,7 @@ async def dialling(policy: Policy = LOCAL) -> AsyncIterator[tuple[Session, Log]]
     """Serve the dial side; yields the listen side's session and the dial side's log."""
     async with sessions() as (listen, dialler), trio.open_nursery() as nursery:
         its_carrier, log = carrier(dialler)
-        nursery.start_soon(lambda: serve_streams(its_carrier, policy, connect_timeout=5))
+        nursery.start_soon(lambda: serve_streams(dialler, its_carrier, policy, connect_timeout=5))
         yield listen, log
         nursery.cancel_scope.cancel()
 
@@ -162,8 +162,8 @@ async def test_refused_streams(target: str, code: Code, words: str) -> None:
 async def test_a_process_without_descriptors_refuses() -> None:
     async with sessions() as (listen, dialler), trio.open_nursery() as nursery:
         its_carrier, _ = carrier(dialler)
-        its_carrier.max_connections = 0
-        nursery.start_soon(lambda: serve_streams(its_carrier, LOCAL, connect_timeout=5))
+        its_carrier.load.most = 0
+        nursery.start_soon(lambda: serve_streams(dialler, its_carrier, LOCAL, connect_timeout=5))
         with pytest.raises(StreamRefused, match="EMFILE localhost:1: this process has") as caught:
             await listen.open_stream("localhost:1")
         assert caught.value.code is Code.LIMIT

@@ -238,7 +238,7 @@ async def test_the_end_of_the_session_resets_also_a_client_that_does_not_read() 
         listening(session) as (port, _, its_carrier),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(its_carrier.watch)
+        nursery.start_soon(its_carrier.load.watch, session, session.changes())
         client = await connect(port)
         async with end(fs, "dial") as dial:
             stream = await dial.listen().accept()
