@@ -155,7 +155,7 @@ class _Server:
     async def _relay_until_end(
         self, sock: socket.socket, stream: MuxStream, asked: Datagrams
     ) -> None:
-        originator, target = printable(stream.originator), str(asked)
+        originator, target = printable(stream.originator), printable(str(asked))
         await stream.accept(address_text(sock.getsockname()))
         self.carrier.report(Opened(originator, target))
         done = await relay(sock, stream)

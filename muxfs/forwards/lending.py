@@ -41,25 +41,27 @@ class Lender:
     policy: Policy
     admission: Admission
     connect_timeout: float
-    _count: int = attrs.field(default=0, init=False)
+    _lent: int = attrs.field(default=0, init=False)
 
     async def lend(self, stream: MuxStream, asked: Listen) -> Refusal | None:
-        """Listen for as long as the stream is open, which this closes; or return why not."""
+        """Listen for as long as the stream is open, which this closes; or return why not.
+
+        Returns when the last connection has ended.
+        """
         if refusal := self.policy.listen_refusal(asked.place):
             return refusal
-        if self._count >= MAX_LISTENERS:
+        if self._lent >= MAX_LISTENERS:
             return Refusal(Code.LIMIT, f"{asked.place}: you have {MAX_LISTENERS} listeners here")
-        self._count += 1
+        self._lent += 1
         try:
             port = await self._open(asked)
-            if isinstance(port, Refusal):
-                return port
-            try:
-                await self._serve(stream, asked, port)
-            finally:
-                port.close()
-        finally:
-            self._count -= 1
+        except BaseException:
+            self._lent -= 1
+            raise
+        if isinstance(port, Refusal):
+            self._lent -= 1
+            return port
+        await self._serve(stream, asked, port)
         return None
 
     async def _open(self, asked: Listen) -> OpenPort | Refusal:
@@ -79,15 +81,20 @@ class Lender:
             return Refusal(code, f"{name} {asked.place}: {words}")
 
     async def _serve(self, stream: MuxStream, asked: Listen, port: OpenPort) -> None:
-        carrier, bound = self.carrier, port.bound
+        carrier = self.carrier
         route = route_of_request(asked)
         listener = ForwardListener(
             carrier, port, self.admission, connect_timeout=self.connect_timeout, route=route
         )
+        carrier.load.connections += listener.descriptors
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(listener.run)
-            await stream.accept(bound)
-            carrier.report(Lent(bound))
-            await wait_end(stream)
-            carrier.report(Returned(bound))
-            nursery.cancel_scope.cancel()
+            try:
+                nursery.start_soon(listener.run)
+                await stream.accept(port.bound)
+                carrier.report(Lent(port.bound))
+                await wait_end(stream)
+            finally:
+                self._lent -= 1
+                carrier.load.connections -= listener.descriptors
+            carrier.report(Returned(listener.bound))
+            await listener.stop()  # connections that it accepted go on

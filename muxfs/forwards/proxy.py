@@ -79,7 +79,7 @@ class ProxyClient:
             bound = await stream.wait_accepted()
             await self._begin(request.granted(bound), rest, stream)
         except StreamRefused as error:
-            refused = Refused(self.originator, target, error.code, error.reason)
+            refused = Refused(self.originator, printable(target), error.code, error.reason)
             await self._refuse(request, refused)
         except BaseException:
             with trio.CancelScope(shield=True):

@@ -112,6 +112,9 @@ class SocksGreeting:
                 break
             try:
                 self._wanted = self._steps.send(found)
+            except Unserved as error:
+                error.answer = bytes(self._output) + error.answer
+                raise
             except StopIteration as end:
                 self.request = end.value
                 self.rest = bytes(self._buffer)

@@ -20,6 +20,8 @@ from typing import Final, TypeAlias
 
 import attrs
 
+from muxfs.errors import printable
+
 LOCALHOST = "localhost"
 ANY_ADDRESS = "*"
 MAX_PORT = 65535
@@ -262,9 +264,9 @@ class Syntax:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
-            raise self.error(f"[{text}] is not an IPv6 address") from None
+            raise self.error(f"[{printable(text)}] is not an IPv6 address") from None
         if address.version == 4 or _FORBIDDEN.search(text):
-            raise self.error(f"[{text}] is not an IPv6 address")
+            raise self.error(f"[{printable(text)}] is not an IPv6 address")
         return text
 
     def place(self, parts: list[str | UnixPath]) -> Place:
@@ -314,7 +316,7 @@ class Syntax:
 
     def path(self, text: str) -> UnixPath:
         """Check the path of a Unix socket. Raises SpecError."""
-        normal = os.path.normpath(text) == text and not text.startswith("//")
+        normal = os.path.normpath(text) == text and text[1:2] not in {"", "/"}
         if not (text.isprintable() and os.path.isabs(text) and normal):
             raise self.error(f"{text!r} is not an absolute path in its shortest form")
         if len(os.fsencode(text)) > MAX_PATH:

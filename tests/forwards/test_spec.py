@@ -142,6 +142,7 @@ def test_lists() -> None:
         ("1:[::1:2", "a bracket stands where none can"),
         ("1:[x]:2", "[x] is not an IPv6 address"),
         ("1:[127.0.0.1]:2", "is not an IPv6 address"),
+        ("1:[\x1b]:2", "[\\x1b] is not an IPv6 address"),
         ("[::1]8:1:a:2", "a bracket stands where none can"),
         ("a:b:c:d:e", "IPv6 addresses need brackets"),
     ],
