@@ -50,6 +50,8 @@ class SessionConfig:
     poll: PollPolicy = attrs.field(factory=PollPolicy)
     access: Access | None = None
     """How files are read and written; None: as the filesystem asks for."""
+    any_owner: bool = False
+    """Use mailbox files that another user seems to own: some mounts show all files so."""
     takeover: bool = False
     """Start although another process of this role is alive; that one then ends."""
     label: str = ""

@@ -352,7 +352,9 @@ async def open_session(
         raise ValueError(f"role must be 'listen' or 'dial', not {role!r}")
     own = Role[role.upper()]
     if storage is None:
-        storage = PosixStorage(path, own.file_name, own.peer.file_name, config.access)
+        storage = PosixStorage(
+            path, own.file_name, own.peer.file_name, config.access, any_owner=config.any_owner
+        )
     failure: BaseException | None = None
     try:
         session = await _start(own, config, storage, progress)

@@ -140,6 +140,7 @@ def modules_loaded_by(code: str) -> set[str]:
         "from muxfs.cli import main; main(['--help'])",
         "from muxfs.cli import main; main([])",
         "import muxfs.cli.arguments",
+        "import muxfs.cli.survey",
     ],
 )
 def test_a_light_start_imports_no_trio(code: str) -> None:

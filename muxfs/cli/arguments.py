@@ -27,7 +27,7 @@ SESSION_HELP: Final = """\
   --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
   --takeover              end the process that runs this side already
   --any-user              let other users of this host use the open ports, too
-  --insecure-dir          use the directory though others could write to it
+  --insecure-dir          use the directory though others own it or could write to it
   --label TEXT            shown to the other side, a job id for instance
 """
 FORWARDS_HELP: Final = """\

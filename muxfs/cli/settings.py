@@ -27,6 +27,7 @@ def session_config(args: argparse.Namespace) -> SessionConfig:
         peer_timeout=default.peer_timeout if args.peer_timeout is None else _patience(args),
         poll=default.poll if args.poll is None else PollPolicy(*args.poll),
         access=None if args.access is None else access(args.access),
+        any_owner=args.insecure_dir,
         takeover=args.takeover,
         label=args.label,
     )

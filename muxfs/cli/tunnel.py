@@ -23,6 +23,7 @@ from muxfs.cli.failures import (
     Failure,
     exit_code_of,
 )
+from muxfs.storage.filesystem import owner_advice
 
 HOME_VARIABLE: Final = "MUXFS_HOME"
 SESSIONS: Final = "sessions"
@@ -110,9 +111,9 @@ def check(path: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise Failure(f"{path} is not a directory", CANNOT_CREATE)
     if found.st_uid != os.geteuid():
+        advice = owner_advice(path) or "choose one of your own"
         raise Failure(
-            f"{path} belongs to another user (uid {found.st_uid}); choose one of your own {hint}",
-            NO_PERMISSION,
+            f"{path} belongs to another user (uid {found.st_uid}); {advice} {hint}", NO_PERMISSION
         )
     if found.st_mode & 0o022:
         raise Failure(

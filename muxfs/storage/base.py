@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import attrs
-import trio
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -127,21 +126,21 @@ class MailboxWriter(abc.ABC):
         """
 
     @property
+    @abc.abstractmethod
     def strategy(self) -> str:
-        """Name of the strategy in use; "" where there is none."""
-        return ""
+        """Name of the strategy in use; "" where none is known yet."""
 
     @property
+    @abc.abstractmethod
     def stronger(self) -> str | None:
         """Name of the strategy that makes more sure that the peer sees what is written, if any."""
-        return None
 
-    async def adopt(self, strategy: str) -> None:  # noqa: ARG002
+    @abc.abstractmethod
+    async def adopt(self, strategy: str) -> None:
         """Write by the strategy of that name (of `stronger`) from now on; opens the file again.
 
         The session then writes again all that it still needs. Raises as `recreate` does.
         """
-        await trio.lowlevel.checkpoint()
 
     @abc.abstractmethod
     async def aclose(self) -> None:
@@ -191,25 +190,25 @@ class MailboxReader(abc.ABC):
         """
 
     @property
+    @abc.abstractmethod
     def strategy(self) -> str:
-        """Name of the strategy in use; "" where there is none."""
-        return ""
+        """Name of the strategy in use; "" where none is known yet."""
 
     @property
+    @abc.abstractmethod
     def others(self) -> Sequence[str]:
         """Names of other strategies that may see more than the one in use, the likeliest first."""
-        return ()
 
-    async def read_by(self, strategy: str, extents: Sequence[Extent]) -> list[bytes]:  # noqa: ARG002
+    @abc.abstractmethod
+    async def read_by(self, strategy: str, extents: Sequence[Extent]) -> list[bytes]:
         """Read as `read` does, by the strategy of that name (of `others`), the file that is held.
 
         On a descriptor of its own: nothing of what is in use changes. Raises OSError.
         """
-        return [await self.read(*extent) for extent in extents]
 
-    async def adopt(self, strategy: str) -> None:  # noqa: ARG002
+    @abc.abstractmethod
+    async def adopt(self, strategy: str) -> None:
         """Read by the strategy of that name (of `others`) from now on. Raises OSError."""
-        await trio.lowlevel.checkpoint()
 
     @abc.abstractmethod
     async def refresh(self) -> None:

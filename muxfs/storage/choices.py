@@ -42,6 +42,8 @@ class Choice:
     kind: Kind = Kind.NETWORK
     least_pause: float = 0.0
     """Seconds that must pass between two polls, for the filesystem's sake."""
+    owner_option: str = ""
+    """Mount option with which users see their own files as their own; UID stands for theirs."""
 
     def make(self) -> Access:
         """Make the strategies."""
@@ -76,9 +78,9 @@ CHOICES: Final = (
         Kind.LOCAL,
     ),
     Choice(("nfs", "nfs4"), "direct+dsync", Source.MEASURED),
-    Choice(("cifs", "smb3"), "direct+dsync", Source.MEASURED),
+    Choice(("cifs", "smb3"), "direct+dsync", Source.MEASURED, owner_option="uid=UID,forceuid"),
     Choice(("fuse.glusterfs",), "direct+dsync", Source.MEASURED),
-    Choice(("fuse.sshfs",), "direct+dsync", Source.MEASURED),
+    Choice(("fuse.sshfs",), "direct+dsync", Source.MEASURED, owner_option="idmap=user"),
     Choice(("fuse.ceph-fuse",), "direct+dsync", Source.MEASURED),
     # Without a pause between reads two sides waited for ever after 24 to 61 rounds, as if
     # the reading itself kept the client's cache valid; with 1 ms never in 1,500.
@@ -93,7 +95,7 @@ CHOICES: Final = (
     # cache=loose validates nothing, virtiofsd's cache=auto only in open: O_DIRECT goes past both.
     Choice(("9p", "virtiofs"), "direct+dsync", Source.DOCUMENTED),
     # Keeps pages until the next open, refuses O_DIRECT, and writes through at once.
-    Choice(("vboxsf",), "dontneed+plain", Source.DOCUMENTED),
+    Choice(("vboxsf",), "dontneed+plain", Source.DOCUMENTED, owner_option="uid=UID"),
 )
 
 OTHERWISE: Final = Choice((), "direct+dsync", Source.SAFEST)

@@ -15,6 +15,7 @@ import attrs
 
 from muxfs.storage.access import Access, ReadAccess
 from muxfs.storage.base import Operations, Progress
+from muxfs.storage.filesystem import owner_advice
 
 PIECE: Final = 1 << 20  # bytes per write while filling: 57 MiB/s in 64 KiB pieces, 207 in these
 _ZEROS: Final = memoryview(bytes(PIECE))
@@ -95,6 +96,8 @@ class Opener:
 
     directory: str
     operations: Operations
+    any_owner: bool = False
+    """Whether files may belong to other users: a mount may show all files as somebody's."""
 
     def path(self, name: str) -> str:
         """Where the file of that name is."""
@@ -174,11 +177,20 @@ class Opener:
             descriptor = opener(path, flags)
         try:
             os.set_blocking(descriptor, True)
-            _check(path, os.fstat(descriptor))
+            self._check(path, os.fstat(descriptor))
         except BaseException:
             os.close(descriptor)
             raise
         return descriptor
+
+    def _check(self, path: str, state: os.stat_result) -> None:
+        """Raise EPERM for what somebody else may have put there for us to open."""
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(errno.EPERM, "a mailbox must be a regular file", path)
+        if state.st_uid != os.geteuid() and not self.any_owner:
+            words = f"a mailbox must be your own, but uid {state.st_uid} owns it"
+            advice = owner_advice(self.directory)
+            raise OSError(errno.EPERM, f"{words}; {advice}" if advice else words, path)
 
     def _open_again(self, descriptor: int, access: ReadAccess) -> int:
         """Open the same file once more for reading."""
@@ -248,15 +260,6 @@ def _is_sparse(descriptor: int, size: int) -> bool:
         return os.lseek(descriptor, 0, os.SEEK_HOLE) < there
     except OSError:
         return False
-
-
-def _check(path: str, state: os.stat_result) -> None:
-    """Raise EPERM for what somebody else may have put there for us to open."""
-    if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EPERM, "a mailbox must be a regular file", path)
-    if state.st_uid != os.geteuid():
-        message = f"a mailbox must be your own (uid {os.geteuid()}), but uid {state.st_uid} owns it"
-        raise OSError(errno.EPERM, message, path)
 
 
 def _open_private(path: str, flags: int) -> int:

@@ -165,6 +165,21 @@ def statfs_type(path: str) -> str | None:
     return MAGICS.get(magic & 0xFFFFFFFF)  # some have the highest bit, and come out negative
 
 
+def owner_advice(path: str) -> str:
+    """Say what to do where users do not see their own files as their own; "" if nothing is known.
+
+    Raises OSError.
+    """
+    filesystem = find_filesystem(path)
+    option = filesystem.choice.owner_option.replace("UID", str(os.geteuid()))
+    if option:
+        place = _printable(filesystem.mount_point)
+        return f"if it is yours, mount {place} with the option {option}"
+    if filesystem.type in {"nfs", "nfs4"} and os.geteuid() == 0:
+        return "the server may squash root (root_squash): use another account than root"
+    return ""
+
+
 def default_access(filesystem: Filesystem) -> Access:
     """Make the strategies with which mailboxes there are read and written at first."""
     return filesystem.choice.make()

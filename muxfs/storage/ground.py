@@ -24,10 +24,10 @@ T = TypeVar("T")
 class Ground:
     """Directory, filesystem, strategies in use, threads. Blocks, but for `hop`."""
 
-    def __init__(self, directory: str, access: Access | None) -> None:
+    def __init__(self, directory: str, access: Access | None, any_owner: bool) -> None:
         self.directory = os.path.abspath(directory)
         self.operations = Operations()
-        self.opener = Opener(self.directory, self.operations)
+        self.opener = Opener(self.directory, self.operations, any_owner)
         self.filesystem: Filesystem | None = None
         self.access = access
         self._asked_for = access is not None

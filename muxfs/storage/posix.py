@@ -364,7 +364,8 @@ class PosixStorage(Storage):
 
     The directory need not exist yet for the reader; the writer's `prepare` raises
     ENOENT then. Without `access` the filesystem decides (`default_access`).
-    Constructing it touches no filesystem. Files must belong to the effective user.
+    Constructing it touches no filesystem. Files must belong to the effective user, but
+    for `any_owner`: some mounts show all files as somebody else's.
     """
 
     def __init__(
@@ -373,8 +374,10 @@ class PosixStorage(Storage):
         own_name: str,
         peer_name: str,
         access: Access | None = None,
+        *,
+        any_owner: bool = False,
     ) -> None:
-        self._ground = Ground(os.fspath(directory), access)
+        self._ground = Ground(os.fspath(directory), access, any_owner)
         self.operations = self._ground.operations
         self.writer = PosixWriter(self._ground, own_name)
         self.reader = PosixReader(self._ground, peer_name)

@@ -335,6 +335,24 @@ def test_unsafe_directory(muxfs: Runner, tmp_path: Path) -> None:
     end.event("waiting")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_tunnel_that_seems_to_be_somebody_elses(muxfs: Runner, tmp_path: Path) -> None:
+    """As on mounts that show all files under another number."""
+    path = tmp_path / "job"
+    fails_without = "belongs to another user (uid 12345)"
+    for step in (path, path / "sessions", path / "sessions/0"):
+        step.mkdir(mode=0o700)
+        os.chown(step, 12345, -1)
+    for name in ("listen.mbx", "dial.mbx"):
+        (path / "sessions/0" / name).touch(0o600)
+        os.chown(path / "sessions/0" / name, 12345, -1)
+    fails(muxfs.start("dial", str(path)), 77, fails_without)
+    dial = muxfs.start("dial", str(path), "--insecure-dir", "--json")
+    listen = muxfs.start("listen", str(path), "0:1", "--insecure-dir", "--json")
+    dial.event("established")
+    listen.event("established")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "small"

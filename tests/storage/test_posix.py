@@ -17,7 +17,7 @@ from muxfs.storage.access import Access, DirectRead, DsyncWrite, HeldRead, Plain
 from muxfs.storage.base import FileCondition, Marker
 from muxfs.storage.choices import Kind
 from muxfs.storage.files import PIECE
-from muxfs.storage.filesystem import find_filesystem
+from muxfs.storage.filesystem import Filesystem, find_filesystem
 from muxfs.storage.posix import PosixStorage
 
 from .conftest import PATIENCE, held_open, os_error
@@ -52,6 +52,46 @@ REFUSED = pytest.mark.parametrize(
     ("put", "expected"),
     [(symlink, errno.ELOOP), (os.mkfifo, errno.EPERM), (foreign, errno.EPERM)],
 )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_a_foreign_owner_is_accepted_if_asked_for(directory: Path, access) -> None:
+    """As on a mount that shows all files as somebody else's."""
+    near = PosixStorage(directory, "near", "far", access, any_owner=True)
+    far = PosixStorage(directory, "far", "near", access, any_owner=True)
+    foreign(directory / "near")
+    await near.writer.prepare(SIZE)
+    await near.writer.write(0, [b"content"])
+    assert await far.reader.read(0, 7) == b"content"
+    assert await near.writer.inspect() is FileCondition.INTACT
+    await near.aclose()
+    await far.aclose()
+    symlink(directory / "far")
+    with os_error(errno.ELOOP):
+        await near.reader.refresh()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize(
+    ("filesystem", "advice"),
+    [
+        ("fuse.sshfs", "; if it is yours, mount / with the option idmap=user"),
+        ("cifs", "; if it is yours, mount / with the option uid=0,forceuid"),
+        ("nfs4", "; the server may squash root (root_squash): use another account than root"),
+        ("ext4", "but uid 12345 owns it: "),
+    ],
+)
+async def test_what_to_do_about_a_foreign_owner(
+    tmp_path: Path, monkeypatch, filesystem: str, advice: str
+) -> None:
+    found = Filesystem(filesystem, "source", "/")
+    for module in ("ground", "filesystem"):
+        monkeypatch.setattr(f"muxfs.storage.{module}.find_filesystem", lambda _path: found)
+    foreign(tmp_path / "near")
+    near = PosixStorage(tmp_path, "near", "far")
+    with pytest.raises(PermissionError, match="a mailbox must be your own") as caught:
+        await near.writer.prepare(SIZE)
+    assert advice in str(caught.value)
 
 
 @REFUSED
