@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 import attrs
 import trio
+from hypothesis import settings
 
 from muxfs import Session, SessionConfig, open_session
 from muxfs.core.polling import PollPolicy
@@ -22,6 +24,10 @@ from muxfs.testing import MemoryFilesystem
 CONFIG = SessionConfig(
     capacity=1 << 20, heartbeat=0.2, poll=PollPolicy(minimum=0.001, maximum=0.01)
 )
+FUZZ = settings(
+    max_examples=20_000 if os.environ.get("MUXFS_FUZZ") == "thorough" else 200, deadline=None
+)
+"""For parsers of what a far side or a client may send."""
 E = TypeVar("E")
 NAMES = {"listen": ("listen.mbx", "dial.mbx"), "dial": ("dial.mbx", "listen.mbx")}
 

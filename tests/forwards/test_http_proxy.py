@@ -13,6 +13,8 @@ from muxfs.forwards.greeting import Unserved
 from muxfs.forwards.http_proxy import MAX_HEAD, HttpGreeting
 from muxfs.forwards.spec import Target
 
+from .harness import FUZZ
+
 REQUEST = b"CONNECT db.example:443 HTTP/1.1\r\nHost: db.example:443\r\nProxy-Auth: x\r\n\r\n"
 
 
@@ -92,6 +94,7 @@ def test_the_pieces_do_not_matter(cuts: list[int]) -> None:
     assert greeting.request.target == Target("db.example", 443)
 
 
+@FUZZ
 @given(
     st.binary(min_size=1, max_size=200)
     | st.tuples(st.integers(0, len(REQUEST) - 1), st.binary(max_size=5)).map(

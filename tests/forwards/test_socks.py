@@ -21,6 +21,8 @@ from muxfs.forwards.socks import (
 )
 from muxfs.forwards.spec import Target
 
+from .harness import FUZZ
+
 REFUSED4 = bytes([0, 0x5B]) + bytes(6)
 HELLO5 = bytes([5, 1, 0])
 
@@ -170,6 +172,7 @@ def test_a_truncated_request_is_waited_for(data: bytes) -> None:
         assert greeting.request is None
 
 
+@FUZZ
 @given(st.lists(st.binary(max_size=400), max_size=20) | requests.map(lambda data: [data]))
 def test_any_bytes_end_in_a_request_or_an_answer_or_are_waited_for(pieces: list[bytes]) -> None:
     greeting = SocksGreeting()
@@ -209,6 +212,7 @@ def test_truncated_datagrams_are_dropped(target: Target) -> None:
         assert read_datagram(data[:end]) is None
 
 
+@FUZZ
 @given(st.binary(max_size=100).map(lambda data: b"\0\0\0" + data))
 def test_any_datagram_is_read_or_dropped(data: bytes) -> None:
     found = read_datagram(data)

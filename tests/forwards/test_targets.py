@@ -12,6 +12,8 @@ from muxfs.forwards.spec import Port, SpecError, Target, UnixPath
 from muxfs.forwards.targets import Asked, Datagrams, Forwarded, Listen, Service, decode, encode
 from tests.vectors.document import PATH, section, table
 
+from .harness import FUZZ
+
 SECTION = 16
 DOCUMENT = PATH.read_text()
 EXAMPLES = [
@@ -124,6 +126,7 @@ def test_round_trip(one: Asked) -> None:
     assert decode(text) == one
 
 
+@FUZZ
 @given(
     st.text(max_size=60)
     | st.sampled_from(EXAMPLES).flatmap(
