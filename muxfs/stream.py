@@ -110,6 +110,16 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self._session.pump.kick_writer()
         await trio.lowlevel.checkpoint()
 
+    async def wait_given_up(self) -> None:
+        """Wait until nobody is at the far side any more: it was reset there, or its session ended.
+
+        For an incoming stream before its answer: what is done to answer it is then in vain.
+        """
+        await trio.lowlevel.checkpoint()
+        receive = self._core.receive
+        while receive.state is not ReceiveState.RESET and not self._core.lost:
+            await self._receive_lot.park()
+
     async def refuse(self, code: Code, reason: str = "") -> None:
         """Answer an incoming stream with a refusal, and close it."""
         if not self._closed:

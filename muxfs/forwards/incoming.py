@@ -26,7 +26,7 @@ from muxfs.forwards.patterns import exactly
 from muxfs.forwards.remote import Requests
 from muxfs.forwards.spec import AnyTarget, SpecError
 from muxfs.forwards.targets import Asked, Datagrams, Forwarded, Listen, decode
-from muxfs.forwards.tcp import address_text
+from muxfs.forwards.tcp import Connection, address_text
 from muxfs.session import Session
 from muxfs.stream import MuxStream
 
@@ -124,8 +124,7 @@ class _Server:
         return asked.target, self.policy.of_own_socks
 
     async def _carry(self, stream: MuxStream, target: AnyTarget, policy: Policy) -> Refusal | None:
-        async with self._dials:
-            found = await dial(target, policy, self.connect_timeout)
+        found = await self._dial(stream, target, policy)
         if isinstance(found, Refusal):
             return found
         try:
@@ -135,6 +134,23 @@ class _Server:
             raise
         await self.carrier.carry(found, stream, printable(stream.originator), str(target))
         return None
+
+    async def _dial(
+        self, stream: MuxStream, target: AnyTarget, policy: Policy
+    ) -> Connection | Refusal:
+        """Dial, unless the client leaves meanwhile: its slot is for those that wait."""
+        found: Connection | Refusal = Refusal(Code.CANCELLED, f"{target}: the client has left")
+
+        async def leave() -> None:
+            await stream.wait_given_up()
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(leave)
+            async with self._dials:
+                found = await dial(target, policy, self.connect_timeout)
+            nursery.cancel_scope.cancel()
+        return found
 
     async def _relay(self, stream: MuxStream, asked: Datagrams, policy: Policy) -> Refusal | None:
         if self._datagram_streams >= MAX_DATAGRAM_STREAMS:

@@ -7,12 +7,14 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 import trio
 
 from muxfs import Session, StreamRefused
 from muxfs.core.wire import Code
+from muxfs.forwards import incoming
 from muxfs.forwards.consent import EVERYTHING, LOCAL_PORTS, Policy, Refusal
 from muxfs.forwards.dialer import dial, explain
 from muxfs.forwards.events import Ended, Opened, Refused
@@ -184,3 +186,27 @@ async def test_many_streams_at_once_are_all_answered() -> None:
         for _ in range(600):
             nursery.start_soon(one, session)
     assert refused == [Code.REFUSED] * 600
+
+
+async def test_a_client_that_leaves_takes_its_dial_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else those who come and go would hold the slots of those who wait, for 30 s each."""
+    dialled, ended = trio.Event(), trio.Event()
+
+    async def never(*_: object) -> NoReturn:
+        dialled.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(incoming, "dial", never)
+    async with dialling() as (session, log):
+        stream = session.start_stream("localhost:1", "somebody:1")
+        await dialled.wait()
+        await stream.abort()
+        await ended.wait()
+        refused = await log.wait(Refused)
+        assert refused.code is Code.CANCELLED
+        assert "the client has left" in refused.reason
