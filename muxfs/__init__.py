@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StreamEnded,
         StreamRefused,
         StreamReset,
+        UnusableKey,
         printable,
     )
     from muxfs.info import (
@@ -36,7 +37,10 @@ if TYPE_CHECKING:
         Silent,
         StorageRecovered,
         StorageTrouble,
+        Stranger,
     )
+    from muxfs.sealing.files import load_key
+    from muxfs.sealing.key import Key
     from muxfs.session import Session, open_session
     from muxfs.stream import MuxListener, MuxStream
 
@@ -50,6 +54,7 @@ _HOMES = {
         "StreamEnded",
         "StreamRefused",
         "StreamReset",
+        "UnusableKey",
         "printable",
     ),
     "muxfs.info": (
@@ -64,7 +69,10 @@ _HOMES = {
         "Silent",
         "StorageRecovered",
         "StorageTrouble",
+        "Stranger",
     ),
+    "muxfs.sealing.files": ("load_key",),
+    "muxfs.sealing.key": ("Key",),
     "muxfs.config": ("SessionConfig",),
     "muxfs.session": ("Session", "open_session"),
     "muxfs.stream": ("MuxListener", "MuxStream"),
@@ -77,6 +85,7 @@ __all__ = [
     "Change",
     "Code",
     "Established",
+    "Key",
     "Lost",
     "MuxListener",
     "MuxStream",
@@ -92,10 +101,13 @@ __all__ = [
     "Silent",
     "StorageRecovered",
     "StorageTrouble",
+    "Stranger",
     "StreamEnded",
     "StreamRefused",
     "StreamReset",
+    "UnusableKey",
     "__version__",
+    "load_key",
     "open_session",
     "printable",
 ]

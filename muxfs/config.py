@@ -18,6 +18,7 @@ from muxfs.core.credit import MAX_WINDOW
 from muxfs.core.engine import EngineConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import Items, ItemType
+from muxfs.sealing.key import Key
 from muxfs.storage.access import Access
 
 MAX_TIME: Final = wire.MAX_HEARTBEAT_MS / 1000
@@ -54,6 +55,8 @@ class SessionConfig:
     """Use mailbox files that another user seems to own: some mounts show all files so."""
     takeover: bool = False
     """Start although another process of this role is alive; that one then ends."""
+    key: Key | None = attrs.field(default=None)
+    """Encrypt all, and believe nothing else; the other side must have the same key."""
     label: str = ""
     """Shown to the peer: a job id, for instance."""
 

@@ -57,6 +57,17 @@ class AlreadyRunning(MuxfsError):
     exit_code = os.EX_TEMPFAIL
 
 
+class UnusableKey(MuxfsError):
+    """A key file cannot be used, or what a key needs is not installed."""
+
+    def __init__(self, message: str, exit_code: int = os.EX_NOPERM) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return printable(str(self.args[0]))
+
+
 class StreamEnded(OSError):
     """A stream ended other than cleanly; `code` and `reason` say why, as the far side told it."""
 

@@ -23,6 +23,7 @@ __all__ = [
     "Silent",
     "StorageRecovered",
     "StorageTrouble",
+    "Stranger",
 ]
 
 
@@ -105,6 +106,13 @@ class Resumed:
 
 
 @attrs.frozen
+class Stranger:
+    """Somebody lives at the other side who has another key, or none; this side goes on waiting."""
+
+    reason: str
+
+
+@attrs.frozen
 class StorageTrouble:
     """Writing or reading the mailboxes fails; it is tried again."""
 
@@ -125,5 +133,12 @@ class AccessChanged:
 
 
 Change: TypeAlias = (
-    Established | Lost | Silent | Resumed | StorageTrouble | StorageRecovered | AccessChanged
+    Established
+    | Lost
+    | Silent
+    | Resumed
+    | Stranger
+    | StorageTrouble
+    | StorageRecovered
+    | AccessChanged
 )

@@ -14,7 +14,8 @@ import trio
 from muxfs import process
 from muxfs.core import link, wire
 from muxfs.core.link import PreviousLife
-from muxfs.core.wire import ItemType
+from muxfs.core.proof import Blocks
+from muxfs.core.wire import ItemType, Role
 from muxfs.errors import AlreadyRunning
 from muxfs.info import PeerInfo
 from muxfs.storage.base import Storage
@@ -23,9 +24,9 @@ LOOK: Final = 0.25
 """Seconds between looks at an own file whose last writer may be alive elsewhere."""
 
 
-async def last_life(storage: Storage) -> PreviousLife | None:
+async def last_life(storage: Storage, role: Role, blocks: Blocks) -> PreviousLife | None:
     """Read who wrote the own file last; None where there is none. Raises OSError."""
-    return link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH))
+    return link.previous_life(await storage.writer.previous(wire.HEAD_LENGTH), role, blocks)
 
 
 def is_taken(life: PreviousLife | None) -> bool | None:
@@ -37,11 +38,13 @@ def is_taken(life: PreviousLife | None) -> bool | None:
     return None if writer == process.identity() else process.is_alive(writer)
 
 
-async def refuse_duplicate(storage: Storage) -> None:
+async def refuse_duplicate(storage: Storage, role: Role, blocks: Blocks) -> None:
     """Raise AlreadyRunning if the own file's last writer is alive."""
-    life = await last_life(storage)
+    life = await last_life(storage, role, blocks)
     taken = is_taken(life)
-    if life is not None and (taken or (taken is None and await _beats(storage, life))):
+    if life is None:
+        return
+    if taken or (taken is None and await _beats(storage, role, blocks, life)):
         raise already_running(life)
 
 
@@ -54,18 +57,18 @@ def already_running(life: PreviousLife) -> AlreadyRunning:
     )
 
 
-async def is_told_to_end(storage: Storage) -> bool:
+async def is_told_to_end(storage: Storage, role: Role, blocks: Blocks) -> bool:
     """Whether the own file was taken over from this process on purpose. Raises OSError."""
-    life = await last_life(storage)
+    life = await last_life(storage, role, blocks)
     return life is not None and life.birth.text(ItemType.REPLACES) == process.identity()
 
 
-async def _beats(storage: Storage, life: PreviousLife) -> bool:
+async def _beats(storage: Storage, role: Role, blocks: Blocks, life: PreviousLife) -> bool:
     """Watch a file of another host for longer than its heartbeat: a moving beat is life."""
     with trio.move_on_after(1.5 * life.birth.heartbeat / 1000 + 1):
         while True:
             await trio.sleep(LOOK)
-            now = await last_life(storage)
+            now = await last_life(storage, role, blocks)
             if now is not None and now.signs != life.signs:
                 return not now.ended
     return False

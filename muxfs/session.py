@@ -22,6 +22,7 @@ from muxfs.core import events, link, wire
 from muxfs.core import stream as core
 from muxfs.core.engine import Engine
 from muxfs.core.multiplexer import OutOfStreams
+from muxfs.core.proof import CHECKSUM_BLOCKS, SealedBlocks
 from muxfs.core.stream import Ending
 from muxfs.core.wire import Buffer, Code, ItemType, Role
 from muxfs.errors import SessionError
@@ -34,8 +35,10 @@ from muxfs.info import (
     SessionState,
     SessionStats,
     Silent,
+    Stranger,
 )
 from muxfs.pump import EAGER_SIZE, Pump
+from muxfs.sealing.key import make_sealer
 from muxfs.storage.base import Progress, Storage
 from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
@@ -264,6 +267,8 @@ class Session:
             case events.Failed(ending):
                 self.failure = SessionError(ending.code, ending.reason)
                 self.body.cancel()
+            case events.Strange(reason):
+                self._publish(Stranger(reason))
             case events.Born():
                 pass
         self._state_lot.unpark_all()
@@ -344,8 +349,9 @@ async def open_session(
     On leaving, what streams have sent is brought over, and the other side is told.
 
     Raises OSError if the mailbox cannot be made (ENOSPC, EACCES, ...), AlreadyRunning if
-    another process of the role is alive, and SessionError if the session ends for good,
-    which also cancels the body. Exceptions of the body pass unchanged.
+    another process of the role is alive, UnusableKey if there is a key but no `cryptography`,
+    and SessionError if the session ends for good, which also cancels the body. Exceptions of
+    the body pass unchanged.
     """
     config = config or SessionConfig()
     if role not in {"listen", "dial"}:
@@ -385,11 +391,13 @@ async def open_session(
 async def _start(
     role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
 ) -> Session:
+    blocks = CHECKSUM_BLOCKS if config.key is None else SealedBlocks(make_sealer(config.key))
     if not config.takeover:
-        await occupancy.refuse_duplicate(storage)
+        await occupancy.refuse_duplicate(storage, role, blocks)
     before = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)
     own_head = await storage.writer.read_back(0, wire.HEAD_LENGTH)
-    life, past = link.previous_life(own_head), link.previous_life(before)
+    life = link.previous_life(own_head, role, blocks)
+    past = link.previous_life(before, role, blocks)
     if life is not None and life != past and not (life.ended or config.takeover):
         raise occupancy.already_running(life)  # born while the file was filled here
     engine_config = config.engine_config()
@@ -401,9 +409,10 @@ async def _start(
     engine = Engine.start(
         role,
         engine_config,
-        link.first_generation(own_head, peer_head),
+        link.first_generation(own_head, peer_head, role, blocks),
         os.urandom,
         trio.current_time(),
+        blocks=blocks,
     )
     session = Session(storage, engine, config)
     engine.report = session.report

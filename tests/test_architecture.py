@@ -33,6 +33,7 @@ FORBIDDEN = {
     "muxfs.core": {"muxfs", "trio"} | NOT_IN_THE_CORE,
     "muxfs.storage": {"muxfs.session", "muxfs.pump", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.escalation": {"muxfs.pump", "muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
+    "muxfs.sealing": {"trio", "muxfs.storage", "muxfs.pump", "muxfs.session", "muxfs.cli"},
     "muxfs.pump": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.config": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.session": ABOVE_SESSION,
@@ -98,7 +99,18 @@ def test_dependencies_are_those_declared() -> None:
         for imported in imports_of(tree)
         if imported.partition(".")[0] not in sys.stdlib_module_names
     }
-    assert found <= {"muxfs", "trio", "attrs", "xxhash", "h11"}
+    assert found <= {"muxfs", "trio", "attrs", "xxhash", "h11", "cryptography"}
+
+
+def test_cryptography_is_imported_in_one_place_and_only_with_a_key() -> None:
+    importers = {
+        name
+        for name, tree in TREES.items()
+        if any(is_in(imported, "cryptography") for imported in imports_of(tree))
+    }
+    assert importers == {"muxfs.sealing.schedule"}
+    loaded = modules_loaded_by("import muxfs.session, muxfs.config, muxfs.cli.settings")
+    assert "cryptography" not in loaded
 
 
 def test_no_wall_clock() -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-COMMANDS: Final = ("listen", "dial", "demo", "status", "explain", "version")
+COMMANDS: Final = ("listen", "dial", "demo", "status", "explain", "keygen", "version")
 
 HELP: Final = """\
 muxfs: TCP connections through a directory that two hosts share.
@@ -30,6 +30,7 @@ Commands:
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
   explain FILE               decode a mailbox file
+  keygen FILE                make a key, to have all that goes through encrypted
   version                    version and platform
   help [COMMAND]             this text, or a command's
 

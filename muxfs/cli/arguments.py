@@ -28,6 +28,8 @@ SESSION_HELP: Final = """\
   --takeover              end the process that runs this side already
   --any-user              let other users of this host use the open ports, too
   --insecure-dir          use the directory though others own it or could write to it
+  --key-file FILE         encrypt all with the key in FILE (muxfs keygen makes it);
+                          the other side must have it too (or: MUXFS_KEY_FILE)
   --label TEXT            shown to the other side, a job id for instance
 """
 FORWARDS_HELP: Final = """\
@@ -82,6 +84,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--takeover", action="store_true")
     add("--any-user", action="store_true")
     add("--insecure-dir", action="store_true")
+    add("--key-file", metavar="FILE")
     add("--label", default="", metavar="TEXT")
 
 

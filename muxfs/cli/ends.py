@@ -215,14 +215,15 @@ async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> No
         journal.listening(port)
     say = end.output.say
     spelling = end.tunnel.spelling
+    key = " --key-file FILE" if end.config().session.key is not None else ""
     if end.role == "listen":
         line = hints.dial_line(spelling, end.forwards)
-        say(f"  on the host of the service, run:   {line}")
+        say(f"  on the host of the service, run:   {line}{key}")
     else:
         what = ", ".join(map(str, end.policy.allow))
         say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
         line = hints.listen_line(spelling, end.policy.allow, end.forwards)
-        say(f"  on the host of the clients, run:   {line}")
+        say(f"  on the host of the clients, run:   {line}{key}")
     if ports and (ssh := hints.ssh_line(await _full_name(), ports)):
         say(f"  on your own computer, run:         {ssh}")
     journal.waiting(end.role, end.tunnel.path, place)

@@ -21,6 +21,7 @@ from muxfs.info import (
     Silent,
     StorageRecovered,
     StorageTrouble,
+    Stranger,
 )
 from muxfs.units import amount, span
 
@@ -70,6 +71,8 @@ class Journal:
                 tell("silent", words, seconds=round(seconds, 3))
             case Resumed():
                 tell("resumed", "  the other side is back")
+            case Stranger(reason):
+                tell("stranger", f"  {reason}", reason=reason)
             case StorageTrouble(error):
                 text = error.strerror or str(error)
                 words = f"  trouble with the mailbox files: {text}; trying again"

@@ -17,7 +17,8 @@ from muxfs.core.inbound import Batch, ReceiveRing
 from muxfs.core.multiplexer import Changes, Filling, Multiplexer
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
-from muxfs.core.wire import BATCH_HEADER, Birth, Buffer, ProtocolViolation, Role
+from muxfs.core.proof import Blocks
+from muxfs.core.wire import Birth, Buffer, ProtocolViolation, Role
 
 ACK_DELAY: Final = 0.1
 """Seconds that an ack waits for a batch to ride on."""
@@ -56,17 +57,36 @@ class Conversation:
 
     @classmethod
     def begin(
-        cls, own: Birth, peer: Birth, epoch: int, flight: Flight, changes: Changes
+        cls,
+        own: Birth,
+        peer: Birth,
+        epoch: int,
+        blocks: Blocks,
+        flight: Flight,
+        changes: Changes,
     ) -> Conversation:
-        """Begin at position 0 of both rings, with what both births declare."""
+        """Begin at position 0 of both rings, with what both births declare.
+
+        Raises ProtocolViolation if there can be no common key.
+        """
+        mine, its = blocks.batches(own, peer)
         pacer = Pacer()
         most = min(own.max_batch, peer.max_batch, own.capacity // 4)
         return cls(
             SendRing(
-                wire.batch_epoch(epoch, own.role), wire.RING_OFFSET, own.capacity, most, pacer
+                wire.batch_epoch(epoch, own.role),
+                wire.RING_OFFSET,
+                own.capacity,
+                most,
+                pacer,
+                proof=mine,
             ),
             ReceiveRing(
-                wire.batch_epoch(epoch, peer.role), peer.ring_offset, peer.capacity, own.max_batch
+                wire.batch_epoch(epoch, peer.role),
+                peer.ring_offset,
+                peer.capacity,
+                own.max_batch,
+                proof=its,
             ),
             Multiplexer(
                 own.role,
@@ -125,7 +145,7 @@ class Conversation:
 
     def _write_batch(self, room: int, now: float, ack_due: bool) -> Write | None:
         out = self.out
-        filling = Filling(room - BATCH_HEADER)
+        filling = Filling(room - out.proof.overhead)
         # half of what may be in flight: one batch on its way while the next one is made
         most = min(out.allowance, self.pacer.allowance // 2)
         self.streams.fill(filling, max(0, most))

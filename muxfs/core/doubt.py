@@ -15,8 +15,9 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.conversation import Conversation
 from muxfs.core.inbound import ReceiveRing
-from muxfs.core.link import Link, newest_status
-from muxfs.core.wire import BATCH_HEADER, Incarnation, IncompatibleVersion, ProtocolViolation
+from muxfs.core.link import Link, newest_status, proven_birth
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, statuses
+from muxfs.core.wire import BatchProof, Incarnation, Role
 
 ROUND_TRIPS: Final = 4
 """Round trips that what the peer says it wrote may take to be seen."""
@@ -43,12 +44,13 @@ class Place:
     length: int
     most: int
     """Bytes that a batch may have there."""
+    proof: BatchProof = wire.by_checksum
 
     @classmethod
     def next_in(cls, ring: ReceiveRing) -> Place:
         """Where the ring is read next, and how much of it."""
         room = ring.capacity - ring.position % ring.capacity
-        return cls(ring.epoch, ring.position, *ring.extent, min(ring.max_batch, room))
+        return cls(ring.epoch, ring.position, *ring.extent, min(ring.max_batch, room), ring.proof)
 
 
 @attrs.frozen
@@ -70,6 +72,9 @@ class Standing:
     awaits_ack: bool
     rewritten: int
     """Batches that were written again so far."""
+    writer: Role = Role.LISTEN
+    """The peer's role."""
+    blocks: Blocks = CHECKSUM_BLOCKS
 
     @classmethod
     def of(cls, link: Link, conversation: Conversation | None, rewritten: int) -> Standing:
@@ -90,6 +95,8 @@ class Standing:
             acknowledged=talk.out.acknowledged if talk is not None else 0,
             awaits_ack=talk is not None and talk.out.awaits_ack,
             rewritten=rewritten,
+            writer=link.role.peer,
+            blocks=link.blocks,
         )
 
     @property
@@ -102,12 +109,10 @@ class Standing:
     def see(self, parts: list[bytes]) -> Sight:
         """Judge what was read at `extents`."""
         head = parts[0]
-        try:
-            birth = wire.decode_birth(head[: wire.PAGE])
-        except (IncompatibleVersion, ProtocolViolation):
-            birth = None
+        birth = proven_birth(head, self.writer, self.blocks)
         incarnation = birth.incarnation if birth is not None else None
-        status = newest_status(head, incarnation) if incarnation is not None else None
+        found = statuses(self.blocks, head, self.writer)
+        status = newest_status(found, incarnation) if incarnation is not None else None
         batch = _batch(self.place, parts[1]) if self.place is not None else 0
         return Sight(bool(head), incarnation, status.beat if status is not None else 0, batch)
 
@@ -133,11 +138,11 @@ class Sight:
 
 def _batch(place: Place, data: bytes) -> int:
     header = wire.decode_batch_header(memoryview(data), place.epoch, place.position)
-    if header is None or BATCH_HEADER + header.body_length > place.most:
+    if header is None or header.sealed != place.proof.sealed or header.length > place.most:
         return 0
-    whole = memoryview(data)[: BATCH_HEADER + header.body_length]
-    complete = len(whole) == BATCH_HEADER + header.body_length
-    return 2 if complete and wire.verify_batch(whole) else 1
+    whole = memoryview(data)[: header.length]
+    complete = len(whole) == header.length
+    return 2 if complete and place.proof.check(header, whole) is not None else 1
 
 
 @attrs.define

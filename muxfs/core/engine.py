@@ -25,11 +25,12 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.conversation import Conversation
 from muxfs.core.doubt import Standing
-from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent
+from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent, Strange
 from muxfs.core.flight import Flight, Write
 from muxfs.core.link import Link, Meeting
 from muxfs.core.multiplexer import Changes, Multiplexer, OutOfStreams
 from muxfs.core.outbound import SendRing
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks
 from muxfs.core.repair import Repair
 from muxfs.core.stream import Ending, Stream
 from muxfs.core.wire import (
@@ -37,6 +38,7 @@ from muxfs.core.wire import (
     Buffer,
     Code,
     Incarnation,
+    Incompatible,
     IncompatibleVersion,
     Items,
     ItemType,
@@ -119,6 +121,7 @@ class Engine:
     config: EngineConfig
     random_bytes: Callable[[int], bytes]
     report: Callable[[], bytes]
+    blocks: Blocks = CHECKSUM_BLOCKS
     link: Link = attrs.field(init=False)
     active_at: float = 0.0
     beat: int = 0
@@ -155,10 +158,11 @@ class Engine:
         random_bytes: Callable[[int], bytes],
         now: float,
         report: Callable[[], bytes] = bytes,
+        blocks: Blocks = CHECKSUM_BLOCKS,
     ) -> Engine:
         """Start a life with the generation that `link.first_generation` gave."""
-        engine = cls(role, config, random_bytes, report, active_at=now)
-        engine.link = Link(engine._birth(generation))
+        engine = cls(role, config, random_bytes, report, blocks, active_at=now)
+        engine.link = Link(engine._birth(generation), blocks)
         return engine
 
     # State, for the caller and for people
@@ -349,7 +353,7 @@ class Engine:
         """Return the birth block or a status, if one is due."""
         if self._birth_wanted:
             self._birth_wanted = False
-            return Write(0, [wire.encode_birth(self.link.own)], repeats=self._repair.under_way)
+            return Write(0, [self.link.own.block], repeats=self._repair.under_way)
         if self._ending is not None and not self._parted:
             return None
         if self._status_wanted or now >= self._next_beat or self._ack_needs_status(now):
@@ -425,7 +429,7 @@ class Engine:
         )
         if self._conversation is not None:
             self._conversation.ack_told()
-        return Write(wire.status_offset(self.beat), [wire.encode_status(status)])
+        return Write(wire.status_offset(self.beat), [self.blocks.encode_status(status, self.role)])
 
     def _positions(self) -> tuple[int, int]:
         """Return write and read position of the current epoch."""
@@ -533,9 +537,14 @@ class Engine:
         if self._birth_wanted or self._ending is not None:
             return
         try:
-            birth = wire.decode_birth(head[: wire.PAGE])
-        except IncompatibleVersion:
-            self._fail(Ending(Code.SUPERSEDED, "another version of muxfs took this side over"))
+            birth = self.blocks.decode_birth(head[: wire.PAGE], self.role)
+        except Incompatible:
+            self._fail(
+                Ending(
+                    Code.SUPERSEDED,
+                    "another muxfs took this side over, with a key or of another version",
+                )
+            )
             return
         except ProtocolViolation:
             birth = None
@@ -543,6 +552,8 @@ class Engine:
         its = birth.incarnation if birth else None
         if birth is not None and its == mine:
             return
+        if birth is not None and self.blocks.keyed and self.link.established:
+            return  # it may be an old one of ours: the peer's word counts (section 17)
         if birth is not None and its is not None and its > mine:
             self._superseded(birth)
         elif its is not None and its.generation == mine.generation:
@@ -626,9 +637,10 @@ class Engine:
             return
         if meeting is Meeting.NEW_PEER:
             self._lose(Ending(Code.PEER_RESTARTED, "the other side was restarted"))
-            self._check_features()
             self._status_wanted = True
             self.active_at = now
+        elif meeting is Meeting.STRANGER and self.link.stranger is not None:
+            self._meet_stranger(self.link.stranger.reason)
         elif meeting is Meeting.ESTABLISHED:
             self._establish(now)
         elif meeting is Meeting.CLASH:
@@ -640,17 +652,17 @@ class Engine:
         else:
             self._superseded(None)
 
-    def _check_features(self) -> None:
-        peer = self.link.peer
-        if peer is not None and peer.features_required:
-            reason = f"the other side requires features {peer.features_required:#x}, unknown here"
+    def _meet_stranger(self, reason: str) -> None:
+        if self.blocks.keyed:  # whoever can write to the directory can play one
+            self._events.append(Strange(reason))
+        else:
             self._fail(Ending(Code.VERSION, reason))
 
     def _establish(self, now: float) -> None:
         peer = self.link.peer
         assert peer is not None  # noqa: S101  (the link established it)
         self._conversation = Conversation.begin(
-            self.link.own, peer, self.link.epoch, self._flight, self._changes
+            self.link.own, peer, self.link.epoch, self.blocks, self._flight, self._changes
         )
         self.active_at = now
         self._events.append(Established(peer))
@@ -679,7 +691,7 @@ class Engine:
 
     def _birth(self, generation: int) -> Birth:
         config = self.config
-        return Birth(
+        birth = Birth(
             role=self.role,
             incarnation=Incarnation(generation, self.random_bytes(wire.NONCE_LENGTH)),
             capacity=config.capacity,
@@ -690,3 +702,4 @@ class Engine:
             peer_timeout=config.peer_timeout,
             items=config.items,
         )
+        return self.blocks.begin(birth, self.random_bytes(wire.SHARE_LENGTH))

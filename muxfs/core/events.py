@@ -44,10 +44,17 @@ class Born:
 
 
 @attrs.frozen
+class Strange:
+    """Somebody lives at the other side with whom there can be no session; it is waited on."""
+
+    reason: str
+
+
+@attrs.frozen
 class Failed:
     """This side closed itself for good."""
 
     ending: Ending
 
 
-Event: TypeAlias = Established | Lost | Silent | Resumed | Born | Failed
+Event: TypeAlias = Established | Lost | Silent | Resumed | Born | Strange | Failed

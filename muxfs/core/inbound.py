@@ -12,7 +12,7 @@ from typing import Final
 import attrs
 
 from muxfs.core import wire
-from muxfs.core.wire import BATCH_HEADER, PAGE, BatchHeader
+from muxfs.core.wire import PAGE, BatchHeader, BatchProof
 
 LARGE_READ: Final = 1 << 20
 """Most that is read on a guess (bytes)."""
@@ -24,7 +24,7 @@ batch for nothing (NFS, with a guess of two batches: twice the bytes that were n
 
 @attrs.frozen
 class Batch:
-    """A valid batch; `body` is a view into what was read."""
+    """A valid batch; `body` is a view into what was read, or into what was sealed there."""
 
     header: BatchHeader
     body: memoryview
@@ -38,6 +38,7 @@ class ReceiveRing:
     ring_offset: int
     capacity: int
     max_batch: int
+    proof: BatchProof = attrs.field(default=wire.by_checksum, kw_only=True)
     position: int = 0
     speculate: bool = False
     torn: int = 0
@@ -67,20 +68,21 @@ class ReceiveRing:
             header = self._header(view[at:])
             if header is None:
                 break
-            length = BATCH_HEADER + header.body_length
+            length = header.length
             whole = view[at : at + length]
             if len(whole) < length:
                 self._wanted = wire.align(length) + PAGE
                 # asked for all of it and got less: a short file, not worth a hot read
                 self.incomplete = at > 0 or asked < length
                 return
-            if not wire.verify_batch(whole):
+            body = self.proof.check(header, whole)
+            if body is None:
                 self.torn += 1
                 self._wanted = wire.align(length) + PAGE
                 return
             self.position += self._stride(header)
             at += wire.align(length)
-            yield Batch(header, whole[BATCH_HEADER:])
+            yield Batch(header, body)
             if header.pad:
                 self.incomplete = True
                 return
@@ -102,13 +104,12 @@ class ReceiveRing:
 
     def _header(self, view: memoryview) -> BatchHeader | None:
         header = wire.decode_batch_header(view, self.epoch, self.position)
-        if header is None:
+        if header is None or header.sealed != self.proof.sealed:
             return None
-        length = BATCH_HEADER + header.body_length
         room = self.capacity - self.position % self.capacity
-        return header if length <= min(self.max_batch, room) else None
+        return header if header.length <= min(self.max_batch, room) else None
 
     def _stride(self, header: BatchHeader) -> int:
         if header.pad:
             return self.capacity - self.position % self.capacity
-        return wire.align(BATCH_HEADER + header.body_length)
+        return wire.align(header.length)

@@ -14,7 +14,16 @@ import enum
 import attrs
 
 from muxfs.core import wire
-from muxfs.core.wire import Birth, Incarnation, Role, Status
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, Strangeness, Stranger, clear_birth, statuses
+from muxfs.core.wire import (
+    Birth,
+    Incarnation,
+    Incompatible,
+    IncompatibleVersion,
+    ProtocolViolation,
+    Role,
+    Status,
+)
 
 
 class Meeting(enum.Enum):
@@ -24,6 +33,7 @@ class Meeting(enum.Enum):
     ESTABLISHED = "established"  # it echoes us
     CLASH = "clash"  # somebody else used our generation: be born again
     SUPERSEDED = "superseded"  # somebody else of our role is at work
+    STRANGER = "stranger"  # somebody lives there who cannot be talked to
 
 
 @attrs.frozen
@@ -44,28 +54,41 @@ class PreviousLife:
         return (self.birth.incarnation.generation, self.status.beat if self.status else 0)
 
 
-def newest_status(head: bytes, incarnation: Incarnation) -> Status | None:
-    """Return the newest valid status of that incarnation."""
-    statuses = [s for s in wire.decode_statuses(head) if s.incarnation == incarnation]
-    return statuses[-1] if statuses else None
+def newest_status(found: list[Status], incarnation: Incarnation) -> Status | None:
+    """Return the newest status of that incarnation."""
+    own = [status for status in found if status.incarnation == incarnation]
+    return own[-1] if own else None
 
 
-def previous_life(head: bytes) -> PreviousLife | None:
-    """Read a mailbox's head as its next owner; damage counts as nothing."""
+def proven_birth(head: bytes, writer: Role, blocks: Blocks) -> Birth | None:
+    """Return the birth block that can be believed."""
     try:
-        birth = wire.decode_birth(head[: wire.PAGE])
-    except (wire.ProtocolViolation, wire.IncompatibleVersion):
+        return blocks.decode_birth(head[: wire.PAGE], writer)
+    except (ProtocolViolation, Incompatible):
         return None
+
+
+def previous_life(
+    head: bytes, writer: Role, blocks: Blocks = CHECKSUM_BLOCKS
+) -> PreviousLife | None:
+    """Read a mailbox's head as somebody who looks on; damage counts as nothing.
+
+    Of one that another key proves, or one where there is none, what everybody can read.
+    """
+    birth = proven_birth(head, writer, blocks) or clear_birth(head[: wire.PAGE])
     if birth is None:
         return None
-    return PreviousLife(birth, newest_status(head, birth.incarnation))
+    found = statuses(blocks, head, writer) or wire.decode_statuses(head, wire.clear_status)
+    return PreviousLife(birth, newest_status(found, birth.incarnation))
 
 
-def first_generation(own_head: bytes, peer_head: bytes) -> int:
+def first_generation(
+    own_head: bytes, peer_head: bytes, role: Role, blocks: Blocks = CHECKSUM_BLOCKS
+) -> int:
     """Return the generation to start with: higher than any that was seen of this role."""
-    life = previous_life(own_head)
-    own = life.birth.incarnation.generation if life else 0
-    echoes = (status.echo.generation for status in wire.decode_statuses(peer_head) if status.echo)
+    birth = proven_birth(own_head, role, blocks)
+    own = birth.incarnation.generation if birth else 0
+    echoes = (s.echo.generation for s in statuses(blocks, peer_head, role.peer) if s.echo)
     return max(own, *(echo for echo in echoes if echo < wire.MAX_SEQUENCE), 0) + 1
 
 
@@ -74,10 +97,13 @@ class Link:
     """One side's knowledge of the peer."""
 
     own: Birth
+    blocks: Blocks = CHECKSUM_BLOCKS
     peer: Birth | None = None
     status: Status | None = None
     rival: Incarnation | None = None
     """Who used our generation, or a later one: what the last clash was with."""
+    stranger: Stranger | None = None
+    """Who lives at the other side and cannot be talked to, as found last."""
     established: bool = False
     silence: float = 0.0
     heartbeat: float = attrs.field(init=False)
@@ -86,6 +112,9 @@ class Link:
     """Seconds of silence after which the peer is dead: the smaller one of the two."""
     _was_established: bool = False
     _read_at: float | None = None
+    _looked: bool = False
+    _strange_signs: tuple[bytes, int] | None = None
+    _told: set[Strangeness] = attrs.field(factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._agree_on_times()
@@ -126,18 +155,22 @@ class Link:
         Raises ProtocolViolation or IncompatibleVersion for a valid but impossible birth block.
         """
         self._count_silence(now)
+        found = statuses(self.blocks, head, self.role.peer)
         meetings: list[Meeting] = []
-        birth = wire.decode_birth(head[: wire.PAGE])
-        if birth is not None and self._is_new(birth):
+        birth = self._decode_birth(head)
+        if birth is None:
+            meetings += self._watch_stranger(head)
+        elif self._is_new(birth) and self._may_be_met(birth, found):
             self._adopt(birth)
             meetings.append(Meeting.NEW_PEER)
-        status = newest_status(head, self.peer.incarnation) if self.peer else None
+        self._looked = True
+        status = newest_status(found, self.peer.incarnation) if self.peer else None
         if status is not None and (self.status is None or status.beat > self.status.beat):
             self.status = status
             self.silence = 0.0
             meetings += self._judge_echo(status.echo)
         elif not self.established:
-            meetings += self._find_clash(head)
+            meetings += self._find_clash(found)
         return meetings
 
     def heard(self) -> None:
@@ -155,9 +188,51 @@ class Link:
         self.established = False
         self.silence = 0.0
 
+    def _decode_birth(self, head: bytes) -> Birth | None:
+        try:
+            return self.blocks.decode_birth(head[: wire.PAGE], self.role.peer)
+        except IncompatibleVersion:
+            raise
+        except Incompatible:
+            return None
+
+    def _watch_stranger(self, head: bytes) -> list[Meeting]:
+        """Look for signs of life of somebody who cannot be talked to; tell each kind once.
+
+        A file that somebody left behind shows none. What has only just appeared may be such
+        a file, seen late: enough for a message, which is all that it is with a key.
+        """
+        stranger = self.blocks.stranger(head[: wire.PAGE])
+        before, self._strange_signs = self._strange_signs, None
+        if stranger is None:
+            return []
+        found = wire.decode_statuses(head, wire.clear_status)
+        newest = found[-1] if found else None
+        signs = self._strange_signs = (head[: wire.BIRTH_FIXED], newest.beat if newest else 0)
+        if self.blocks.keyed:
+            alive = self._looked and signs != before
+        else:
+            alive = before not in {None, signs} and not (newest and newest.closed)
+        if not alive or stranger.why in self._told:
+            return []
+        self._told.add(stranger.why)
+        self.stranger = stranger
+        return [Meeting.STRANGER]
+
+    def _may_be_met(self, birth: Birth, found: list[Status]) -> bool:
+        """Whether a new incarnation may take the place of the known one (section 17).
+
+        With a key, one that we talk to gives way only to one that echoes us: an old block,
+        put there by somebody who cannot make one, ends nothing.
+        """
+        if not (self.blocks.keyed and self.established):
+            return True
+        status = newest_status(found, birth.incarnation)
+        return status is not None and status.echo == self.own.incarnation
+
     def _is_new(self, birth: Birth) -> bool:
         if birth.role is not self.role.peer:
-            raise wire.ProtocolViolation("a mailbox that was written by the wrong role")
+            raise ProtocolViolation("a mailbox that was written by the wrong role")
         # only upwards: pages may go back in time, and an epoch must not be entered twice
         return self.peer is None or birth.incarnation > self.peer.incarnation
 
@@ -174,6 +249,7 @@ class Link:
             if self._was_established or (self.status and self.status.closed):
                 return []
             self.established = self._was_established = True
+            self._told.clear()
             return [Meeting.ESTABLISHED]
         if not self._is_rival(echo):
             return []
@@ -184,13 +260,13 @@ class Link:
         mine = self.own.incarnation
         return echo is not None and echo >= mine and echo != mine
 
-    def _find_clash(self, head: bytes) -> list[Meeting]:
+    def _find_clash(self, found: list[Status]) -> list[Meeting]:
         """Look for a later one of our role in any status that the file has.
 
         The known incarnation may be a dead one with the number of the living: that one
         is ignored, and so it could never tell us that it does not know us either.
         """
-        for status in wire.decode_statuses(head):
+        for status in found:
             if self._is_rival(status.echo):
                 self.rival = status.echo
                 return [Meeting.CLASH]

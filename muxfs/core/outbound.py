@@ -14,7 +14,7 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.flight import Flight
 from muxfs.core.pacing import Pacer
-from muxfs.core.wire import BATCH_HEADER, Buffer, ProtocolViolation
+from muxfs.core.wire import BatchProof, Buffer, ProtocolViolation
 
 LEAST_RETRY: Final = 2.0
 """Seconds without progress before batches are written again (twice that each time)."""
@@ -48,6 +48,7 @@ class SendRing:
     capacity: int
     max_batch: int
     pacer: Pacer
+    proof: BatchProof = attrs.field(default=wire.by_checksum, kw_only=True)
     position: int = 0
     acknowledged: int = 0
     rewritten: int = 0
@@ -160,13 +161,13 @@ class SendRing:
     def encode_pad(self, ack: int) -> tuple[list[Buffer], int]:
         """Encode the batch that leads to the start of the ring: buffers and stride."""
         stride = self.capacity - self.position % self.capacity
-        return wire.encode_pad(self.epoch, self.position, ack), stride
+        return wire.encode_pad(self.epoch, self.position, ack, self.proof), stride
 
     def encode_notice(self, ack: int) -> tuple[list[Buffer], int]:
         """Encode the batch that makes the reader look at the status: buffers and stride."""
-        return wire.encode_notice(self.epoch, self.position, ack), wire.ALIGNMENT
+        return wire.encode_notice(self.epoch, self.position, ack, self.proof), wire.ALIGNMENT
 
     def encode(self, ack: int, parts: list[Buffer], count: int) -> tuple[list[Buffer], int]:
         """Encode a batch of frames: buffers and stride."""
-        buffers = wire.encode_batch(self.epoch, self.position, ack, parts, count)
-        return buffers, wire.align(BATCH_HEADER + sum(map(len, parts)))
+        buffers = wire.encode_batch(self.epoch, self.position, ack, parts, count, self.proof)
+        return buffers, wire.align(self.proof.overhead + sum(map(len, parts)))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import attrs
 from xxhash import xxh3_64, xxh3_64_digest
@@ -33,6 +33,11 @@ STATUS_FIXED: Final = 96
 BATCH_HEADER: Final = 48
 FRAME_HEADER: Final = 20
 CHECKSUM_LENGTH: Final = 8
+SEALED_HEADER: Final = 40
+TAG_LENGTH: Final = 16
+KEY_ID_LENGTH: Final = 8
+SHARE_LENGTH: Final = 32
+KEY_SPAN: Final = 1 << 36
 MIN_MAX_BATCH: Final = 64 << 10
 MAX_MAX_BATCH: Final = 16 << 20
 DEFAULT_MAX_BATCH: Final = 1 << 20
@@ -61,11 +66,15 @@ VERSION_MAJOR: Final = 1
 VERSION_MINOR: Final = 0
 LAYOUT_RING: Final = 1
 EPOCH_LABEL: Final = b"muxfs-epoch-1"
+SEALED_LABEL: Final = b"muxfs-1"
 NONCE_LENGTH: Final = 16
 
+FEATURE_SEALED: Final = 1
 STATUS_CLOSED: Final = 1
+STATUS_SEALED: Final = 2
 BATCH_PAD: Final = 1
 BATCH_NOTICE: Final = 2
+BATCH_SEALED: Final = 4
 FLAG_FIN: Final = 1
 SESSION_STREAM: Final = 0
 FIRST_IGNORABLE_TYPE: Final = 0x80
@@ -87,7 +96,11 @@ class ProtocolViolation(Exception):
     """The peer sent bytes that are proven by their checksum and break the protocol."""
 
 
-class IncompatibleVersion(Exception):
+class Incompatible(Exception):
+    """The peer's birth block is not broken, and still no session with it is possible."""
+
+
+class IncompatibleVersion(Incompatible):
     """The peer's birth block is of another major version."""
 
     def __init__(self, major: int, minor: int) -> None:
@@ -166,6 +179,8 @@ class ItemType(enum.IntEnum):
     STARTED = 5
     LABEL = 6
     REPLACES = 7
+    KEY = 8
+    SEALED = 9
     REASON = 16
     REPORT = 17
 
@@ -211,6 +226,12 @@ class Birth:
     peer_timeout: int = DEFAULT_PEER_TIMEOUT_MS
     version_minor: int = VERSION_MINOR
     items: Items = ()
+    block: bytes = attrs.field(default=b"", eq=False, repr=False)
+    """The very bytes that it was read from."""
+
+    def item(self, wanted: ItemType) -> bytes:
+        """Return the value of an item; b"" where it is missing."""
+        return _item(self.items, wanted)
 
     def text(self, item: ItemType) -> str:
         """Return an item for people; "" where it is missing. May hold control characters."""
@@ -237,7 +258,7 @@ class Status:
 
 @attrs.frozen
 class BatchHeader:
-    """A batch's header (section 5); valid only together with its checksum."""
+    """A batch's header (section 5); valid only together with what proves it."""
 
     position: int
     ack: int
@@ -245,6 +266,12 @@ class BatchHeader:
     frame_count: int
     pad: bool
     notice: bool = False
+    sealed: bool = False
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole batch, without the padding after it."""
+        return (SEALED_HEADER if self.sealed else BATCH_HEADER) + self.body_length
 
 
 @attrs.define
@@ -285,14 +312,15 @@ def marker_of(epoch: int, position: int) -> bytes:
 # Items
 
 
+def _item(items: Items, wanted: ItemType) -> bytes:
+    return next((value for kind, value in items if kind == wanted), b"")
+
+
 def _text_item(items: Items, wanted: ItemType) -> str:
-    for kind, value in items:
-        if kind == wanted:
-            return value.decode("utf-8", "replace")
-    return ""
+    return _item(items, wanted).decode("utf-8", "replace")
 
 
-def _encode_items(items: Items, room: int) -> bytes:
+def encode_items(items: Items, room: int) -> bytes:
     """Encode what fits: items are for people, and never worth an error."""
     parts: list[bytes] = []
     for kind, value in items:
@@ -303,7 +331,8 @@ def _encode_items(items: Items, room: int) -> bytes:
     return b"".join(parts)
 
 
-def _decode_items(data: bytes) -> Items | None:
+def decode_items(data: bytes) -> Items | None:
+    """Decode items; None if they do not fill `data` exactly."""
     items: list[tuple[int, bytes]] = []
     at = 0
     while at < len(data):
@@ -321,16 +350,21 @@ def _decode_items(data: bytes) -> Items | None:
 # Birth block and status slots
 
 
-def _sealed(data: bytes, length: int) -> bool:
+def _whole(data: bytes, length: int) -> bool:
     """Whether the block of that length ends with the checksum of what stands before."""
     end = length - CHECKSUM_LENGTH
     return len(data) >= length and xxh3_64_digest(data[:end]) == data[end:length]
 
 
+def with_checksum(block: bytes) -> bytes:
+    """Put the checksum after the rest of a birth block or status."""
+    return block + xxh3_64_digest(block)
+
+
 def encode_birth(birth: Birth) -> bytes:
     """Encode a birth block, at most `PAGE` bytes."""
-    items = _encode_items(birth.items, PAGE - BIRTH_FIXED - CHECKSUM_LENGTH)
-    body = (
+    items = encode_items(birth.items, PAGE - BIRTH_FIXED - CHECKSUM_LENGTH)
+    return with_checksum(
         _BIRTH.pack(
             BIRTH_MAGIC,
             VERSION_MAJOR,
@@ -352,7 +386,6 @@ def encode_birth(birth: Birth) -> bytes:
         )
         + items
     )
-    return body + xxh3_64_digest(body)
 
 
 def decode_birth(page: bytes) -> Birth | None:
@@ -365,7 +398,7 @@ def decode_birth(page: bytes) -> Birth | None:
     if len(page) < shortest or page[:8] != BIRTH_MAGIC:
         return None
     (length,) = struct.unpack_from("!I", page, 12)
-    if not shortest <= length <= PAGE or not _sealed(page, length):
+    if not shortest <= length <= PAGE or not _whole(page, length):
         return None
     major, minor = page[8], page[9]
     if major != VERSION_MAJOR:
@@ -374,7 +407,7 @@ def decode_birth(page: bytes) -> Birth | None:
         raise ProtocolViolation("a birth block that is too short")
     fields = _BIRTH.unpack_from(page)
     role, layout = fields[3:5]
-    items = _decode_items(page[BIRTH_FIXED : length - CHECKSUM_LENGTH])
+    items = decode_items(page[BIRTH_FIXED : length - CHECKSUM_LENGTH])
     if role > Role.LISTEN or layout != LAYOUT_RING or items is None:
         raise ProtocolViolation("a birth block with an unknown role or layout, or broken items")
     birth = Birth(
@@ -391,6 +424,7 @@ def decode_birth(page: bytes) -> Birth | None:
         peer_timeout=fields[16],
         version_minor=minor,
         items=items,
+        block=page[:length],
     )
     _check_birth(birth)
     return birth
@@ -414,24 +448,25 @@ def _check_birth(birth: Birth) -> None:
 
 def encode_status(status: Status) -> bytes:
     """Encode a status, at most `PAGE` bytes."""
-    items = _encode_items(status.items, PAGE - STATUS_FIXED - CHECKSUM_LENGTH)
-    body = (
-        _STATUS.pack(
-            STATUS_MAGIC,
-            STATUS_FIXED + len(items) + CHECKSUM_LENGTH,
-            STATUS_CLOSED if status.closed else 0,
-            status.code,
-            0,
-            status.incarnation.encode(),
-            status.echo.encode() if status.echo else _NO_INCARNATION,
-            status.beat,
-            status.write_position,
-            status.read_position,
-            0,
-        )
-        + items
+    items = encode_items(status.items, PAGE - STATUS_FIXED - CHECKSUM_LENGTH)
+    return with_checksum(encode_status_fields(status, len(items)) + items)
+
+
+def encode_status_fields(status: Status, tail: int, flags: int = 0) -> bytes:
+    """Encode what stands before the `tail` bytes and the checksum of a status."""
+    return _STATUS.pack(
+        STATUS_MAGIC,
+        STATUS_FIXED + tail + CHECKSUM_LENGTH,
+        flags | (STATUS_CLOSED if status.closed else 0),
+        status.code,
+        0,
+        status.incarnation.encode(),
+        status.echo.encode() if status.echo else _NO_INCARNATION,
+        status.beat,
+        status.write_position,
+        status.read_position,
+        0,
     )
-    return body + xxh3_64_digest(body)
 
 
 def status_offset(beat: int) -> int:
@@ -441,17 +476,43 @@ def status_offset(beat: int) -> int:
 
 def decode_status(page: bytes) -> Status | None:
     """Decode one status slot; None for anything that is not a whole, valid one."""
+    found = split_status(page)
+    if found is None or found.flags & STATUS_SEALED:
+        return None
+    items = decode_items(found.tail)
+    return None if items is None else attrs.evolve(found.status, items=items)
+
+
+def clear_status(page: bytes) -> Status | None:
+    """Decode what a status slot tells to everybody: all of it, or its fields if it is sealed."""
+    found = split_status(page)
+    if found is None or found.flags & STATUS_SEALED:
+        return found.status if found else None
+    return decode_status(page)
+
+
+@attrs.frozen
+class StatusParts:
+    """A whole status: its fields, and what stands where items are."""
+
+    status: Status
+    flags: int
+    fields: bytes
+    tail: bytes
+
+
+def split_status(page: bytes) -> StatusParts | None:
+    """Take a status apart; None unless it is a whole one. What it says is not proven by that."""
     if len(page) < STATUS_FIXED + CHECKSUM_LENGTH or page[:4] != STATUS_MAGIC:
         return None
     (length,) = struct.unpack_from("!I", page, 4)
-    if not STATUS_FIXED + CHECKSUM_LENGTH <= length <= PAGE or not _sealed(page, length):
+    if not STATUS_FIXED + CHECKSUM_LENGTH <= length <= PAGE or not _whole(page, length):
         return None
     _, _, flags, code, _, own, echo, beat, write, read, _ = _STATUS.unpack_from(page)
     incarnation = Incarnation.decode(own)
-    items = _decode_items(page[STATUS_FIXED : length - CHECKSUM_LENGTH])
-    if incarnation is None or items is None or flags & ~STATUS_CLOSED:
+    if incarnation is None or flags & ~(STATUS_CLOSED | STATUS_SEALED):
         return None
-    return Status(
+    status = Status(
         incarnation=incarnation,
         echo=Incarnation.decode(echo),
         beat=beat,
@@ -459,35 +520,85 @@ def decode_status(page: bytes) -> Status | None:
         read_position=read,
         closed=bool(flags & STATUS_CLOSED),
         code=Code.of(code),
-        items=items,
     )
+    tail = page[STATUS_FIXED : length - CHECKSUM_LENGTH]
+    return StatusParts(status, flags, page[:STATUS_FIXED], tail)
 
 
-def decode_statuses(head: bytes) -> list[Status]:
+def decode_statuses(
+    head: bytes, decode: Callable[[bytes], Status | None] = decode_status
+) -> list[Status]:
     """Return the valid statuses of a mailbox's head (both slots), the newest last."""
-    slots = (decode_status(head[PAGE * slot : PAGE * (slot + 1)]) for slot in (1, 2))
+    slots = (decode(head[PAGE * slot : PAGE * (slot + 1)]) for slot in (1, 2))
     return sorted((s for s in slots if s is not None), key=lambda s: (s.incarnation, s.beat))
 
 
 # Batches
 
 
+class BatchProof(Protocol):
+    """What proves the batches of one direction of one epoch."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether that is a tag after a sealed body; else a checksum in the header."""
+
+    @property
+    def overhead(self) -> int:
+        """Bytes of a batch that are not frames."""
+
+    def prove(self, position: int, head: bytes, parts: Sequence[Buffer]) -> list[Buffer]:
+        """Return the batch of that header, which lacks a checksum, and of these frames."""
+
+    def check(self, header: BatchHeader, batch: memoryview) -> memoryview | None:
+        """Return the frames of a batch, a view; None if it is not what the writer wrote."""
+
+
+class Checksum:
+    """A checksum over header and body; no copy of payloads is made."""
+
+    sealed: Final = False
+    overhead: Final = BATCH_HEADER
+
+    def prove(self, position: int, head: bytes, parts: Sequence[Buffer]) -> list[Buffer]:  # noqa: ARG002
+        """See `BatchProof`."""
+        digest = xxh3_64(head)
+        for part in parts:
+            digest.update(part)
+        return [head + digest.digest(), *parts]
+
+    def check(self, header: BatchHeader, batch: memoryview) -> memoryview | None:  # noqa: ARG002
+        """See `BatchProof`."""
+        return batch[BATCH_HEADER:] if verify_batch(batch) else None
+
+
+by_checksum: Final = Checksum()
+
+
 def encode_batch(
-    epoch: int, position: int, ack: int, parts: Sequence[Buffer], frame_count: int
+    epoch: int,
+    position: int,
+    ack: int,
+    parts: Sequence[Buffer],
+    frame_count: int,
+    proof: BatchProof = by_checksum,
 ) -> list[Buffer]:
-    """Put a header before the encoded frames `parts`; one hash pass, no copy of payloads."""
-    length = sum(map(len, parts))
-    return _batch(0, epoch, position, ack, parts, length, frame_count)
+    """Put a header before the encoded frames `parts`."""
+    return _batch(0, epoch, position, ack, parts, frame_count, proof)
 
 
-def encode_pad(epoch: int, position: int, ack: int) -> list[Buffer]:
+def encode_pad(
+    epoch: int, position: int, ack: int, proof: BatchProof = by_checksum
+) -> list[Buffer]:
     """Encode the batch that sends the reader to the start of the ring."""
-    return _batch(BATCH_PAD, epoch, position, ack, (), 0, 0)
+    return _batch(BATCH_PAD, epoch, position, ack, (), 0, proof)
 
 
-def encode_notice(epoch: int, position: int, ack: int) -> list[Buffer]:
+def encode_notice(
+    epoch: int, position: int, ack: int, proof: BatchProof = by_checksum
+) -> list[Buffer]:
     """Encode the batch without frames that makes the reader look at the status."""
-    return _batch(BATCH_NOTICE, epoch, position, ack, (), 0, 0)
+    return _batch(BATCH_NOTICE, epoch, position, ack, (), 0, proof)
 
 
 def _batch(
@@ -496,18 +607,17 @@ def _batch(
     position: int,
     ack: int,
     parts: Sequence[Buffer],
-    length: int,
     frame_count: int,
+    proof: BatchProof,
 ) -> list[Buffer]:
-    units = BATCH_HEADER // 8
+    length = proof.overhead + sum(map(len, parts))
+    header = SEALED_HEADER if proof.sealed else BATCH_HEADER
+    if proof.sealed:
+        flags |= BATCH_SEALED
     head = _BATCH.pack(
-        BATCH_MAGIC, flags, units, length, epoch, position, ack, frame_count, 0, b""
-    )[:-CHECKSUM_LENGTH]
-    digest = xxh3_64(head)
-    for part in parts:
-        digest.update(part)
-    padding = -(BATCH_HEADER + length) % ALIGNMENT
-    return [head + digest.digest(), *parts, bytes(padding)]
+        BATCH_MAGIC, flags, header // 8, length - header, epoch, position, ack, frame_count, 0, b""
+    )[:SEALED_HEADER]
+    return [*proof.prove(position, head, parts), bytes(-length % ALIGNMENT)]
 
 
 def decode_batch_header(data: Buffer, epoch: int, position: int) -> BatchHeader | None:
@@ -517,16 +627,17 @@ def decode_batch_header(data: Buffer, epoch: int, position: int) -> BatchHeader 
     magic, flags, units, length, its_epoch, its_position, ack, count, _, _ = _BATCH.unpack_from(
         data
     )
+    sealed = bool(flags & BATCH_SEALED)
     if (
         its_epoch != epoch
         or its_position != position
         or magic != BATCH_MAGIC
-        or units * 8 != BATCH_HEADER
-        or flags & ~(BATCH_PAD | BATCH_NOTICE)
+        or units * 8 != (SEALED_HEADER if sealed else BATCH_HEADER)
+        or flags & ~(BATCH_PAD | BATCH_NOTICE | BATCH_SEALED)
     ):
         return None
     pad, notice = bool(flags & BATCH_PAD), bool(flags & BATCH_NOTICE)
-    return BatchHeader(position, ack, length, count, pad, notice)
+    return BatchHeader(position, ack, length, count, pad, notice, sealed)
 
 
 def verify_batch(batch: memoryview) -> bool:

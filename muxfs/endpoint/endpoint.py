@@ -26,6 +26,7 @@ from muxfs.forwards.remote import RemoteListener, Requests
 from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward, Kind
 from muxfs.info import Change
+from muxfs.sealing.key import session_name
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress, Storage
 from muxfs.stream import MuxStream
@@ -150,7 +151,11 @@ async def open_endpoint(
     `report` is told what happens to connections. Raises as `open_session`.
     """
     opening = open_session(
-        config.path, role=config.role, config=config.session, storage=storage, progress=progress
+        config.path,
+        role=config.role,
+        config=await _with_named_key(config),
+        storage=storage,
+        progress=progress,
     )
     failure: BaseException | None = None
     async with opening as session:
@@ -163,3 +168,13 @@ async def open_endpoint(
             nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
+
+
+async def _with_named_key(config: EndpointConfig) -> SessionConfig:
+    """Have the key be good for this session of this tunnel only."""
+    session = config.session
+    if session.key is None:
+        return session
+    # abandoned where the file server hangs, so that Ctrl-C works
+    name = await trio.to_thread.run_sync(session_name, config.path, abandon_on_cancel=True)
+    return attrs.evolve(session, key=session.key.named(name))

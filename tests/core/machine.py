@@ -562,7 +562,7 @@ class World:
         engine = Engine.start(
             role,
             self.configs[role],
-            link.first_generation(own_head, peer_head),
+            link.first_generation(own_head, peer_head, role),
             self.rng.randbytes,
             self.now,
         )

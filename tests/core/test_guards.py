@@ -86,7 +86,7 @@ def without_checksum_of_batches(patch: Patch) -> None:
 
 
 def without_checksum_of_head_blocks(patch: Patch) -> None:
-    patch.setattr(wire, "_sealed", lambda _data, _length: True)
+    patch.setattr(wire, "_whole", lambda _data, _length: True)
 
 
 def without_echo(patch: Patch) -> None:
@@ -112,9 +112,7 @@ def without_echo_of_acks(patch: Patch) -> None:
 
 def without_incarnation_of_statuses(patch: Patch) -> None:
     """The newest status counts, also that of another life."""
-    patch.setattr(
-        link, "newest_status", lambda head, _: next(reversed(wire.decode_statuses(head)), None)
-    )
+    patch.setattr(link, "newest_status", lambda found, _: next(reversed(found), None))
 
 
 def without_order_of_beats(patch: Patch) -> None:
@@ -255,12 +253,12 @@ def without_the_second_status_slot(patch: Patch) -> None:
 
 def without_the_peers_echo_at_the_start(patch: Patch) -> None:
     first = link.first_generation
-    patch.setattr(link, "first_generation", lambda own, _peer: first(own, b""))
+    patch.setattr(link, "first_generation", lambda own, _peer, *rest: first(own, b"", *rest))
 
 
 def without_the_own_file_at_the_start(patch: Patch) -> None:
     first = link.first_generation
-    patch.setattr(link, "first_generation", lambda _own, peer: first(b"", peer))
+    patch.setattr(link, "first_generation", lambda _own, peer, *rest: first(b"", peer, *rest))
 
 
 def without_notices(patch: Patch) -> None:

@@ -42,43 +42,44 @@ def echoing(beat: int, echo: Incarnation | None = MINE, own: Incarnation = ITS) 
 
 
 def test_first_life_has_generation_one() -> None:
-    assert first_generation(b"", b"") == 1
-    assert first_generation(bytes(wire.HEAD_LENGTH), bytes(wire.HEAD_LENGTH)) == 1
+    assert first_generation(b"", b"", Role.DIAL) == 1
+    assert first_generation(bytes(wire.HEAD_LENGTH), bytes(wire.HEAD_LENGTH), Role.DIAL) == 1
 
 
 def test_next_life_is_above_the_own_file_and_the_peers_echo() -> None:
     own = head(birth(MINE, Role.DIAL))
-    assert first_generation(own, b"") == 6
-    assert first_generation(own, echoing(1, Incarnation(9, bytes(16)))) == 10
-    assert first_generation(b"", echoing(1, Incarnation(9, bytes(16)))) == 10
+    assert first_generation(own, b"", Role.DIAL) == 6
+    assert first_generation(own, echoing(1, Incarnation(9, bytes(16))), Role.DIAL) == 10
+    assert first_generation(b"", echoing(1, Incarnation(9, bytes(16))), Role.DIAL) == 10
 
 
 def test_previous_life() -> None:
     lived = Status(MINE, ITS, 4)
     ended = Status(MINE, ITS, 5, closed=True)
     foreign = Status(ITS, MINE, 7)
-    life = previous_life(head(birth(MINE, Role.DIAL), lived, foreign))
+    life = previous_life(head(birth(MINE, Role.DIAL), lived, foreign), Role.DIAL)
     assert life is not None
     assert not life.ended
     assert life.signs == (5, 4)
-    life = previous_life(head(birth(MINE, Role.DIAL), lived, ended))
+    life = previous_life(head(birth(MINE, Role.DIAL), lived, ended), Role.DIAL)
     assert life is not None
     assert life.ended
-    assert previous_life(bytes(wire.HEAD_LENGTH)) is None
-    assert previous_life(b"") is None
+    assert previous_life(bytes(wire.HEAD_LENGTH), Role.DIAL) is None
+    assert previous_life(b"", Role.DIAL) is None
 
 
 def test_previous_life_of_another_version_counts_as_nothing() -> None:
     block = bytearray(wire.encode_birth(birth(MINE)))
     block[8] = 2
     block[-8:] = wire.xxh3_64_digest(bytes(block[:-8]))
-    assert previous_life(bytes(block).ljust(wire.HEAD_LENGTH, b"\0")) is None
+    assert previous_life(bytes(block).ljust(wire.HEAD_LENGTH, b"\0"), Role.DIAL) is None
 
 
 def test_newest_status_counts() -> None:
     old, new = Status(ITS, None, 7), Status(ITS, MINE, 8)
-    assert newest_status(head(None, old, new), ITS) == new
-    assert newest_status(head(None, old, new), MINE) is None
+    found = wire.decode_statuses(head(None, old, new))
+    assert newest_status(found, ITS) == new
+    assert newest_status(found, MINE) is None
 
 
 def test_meeting() -> None:
@@ -248,6 +249,6 @@ def test_a_closed_peer_is_not_met() -> None:
 def test_impossible_generations() -> None:
     """A hostile file must not bring a side to a generation that cannot be encoded."""
     last = Incarnation(2**64 - 1, bytes(16))
-    assert first_generation(head(birth(last)), echoing(1, last)) == 1
+    assert first_generation(head(birth(last)), echoing(1, last), Role.DIAL) == 1
     with pytest.raises(wire.ProtocolViolation):
         make_link().observe(head(birth(last)), 0.0)

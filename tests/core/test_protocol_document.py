@@ -52,12 +52,13 @@ def test_contents() -> None:
 def fields_of(name: str) -> list[str]:
     """All names that a dump may use, from the tables."""
     parts = {"birth": (3,), "status": (4,), "batch": (5, 6), "incarnation": (3,), "epoch": ()}
-    kind = name.split("-", maxsplit=1)[0]
+    kind = document.kind_of(name)
     names = [f.name for number in parts[kind] for f in layout(TEXT, number)]
     payload = ["target length", "target", "originator length", "originator", "padding"]
     items = ["item type", "item length", "item value", "checksum"]
+    sealing = ["key id", "public share", "sealed items", "sealed frames", "tag"]
     hashed = ["label", "dial incarnation", "listen incarnation"]
-    return names + payload + items + hashed
+    return names + payload + items + sealing + hashed
 
 
 def said(line: Line) -> Any:
@@ -82,8 +83,8 @@ def test_dump(name: str) -> None:
         assert not line.value or line.value == said(line), line
         if line.name == "padding":
             assert not any(line.data)
-    check = getattr(checks, f"test_{name.split('-', maxsplit=1)[0]}")
-    check(vector)
+    layer = "sealed" if name.startswith("sealed-") else document.kind_of(name)
+    getattr(checks, f"test_{layer}")(vector)
 
 
 @pytest.mark.parametrize(("name", "number"), [("birth", 3), ("status", 4), ("batch-ack", 5)])
@@ -140,6 +141,8 @@ def said_elsewhere() -> dict[str, Any]:
     magics = {name: bytes.fromhex(cell(n, r"magic: ([0-9A-F ]+)")) for n, name in names.items()}
     (label,) = re.findall(r'`"(.*?)" \|\| dial', section(TEXT, 7))
     (first,) = re.findall(r"Types (0x[0-9A-F]{2}) to 0xFF are ignored", section(TEXT, 6))
+    (sealed_label,) = re.findall(r'root += extract\("(.*?)", key\)', section(TEXT, 17))
+    (feature,) = re.findall(r"Feature bit 0 \(value (\d+), SEALED\)", section(TEXT, 11))
     places = {f.name: f for f in layout(TEXT, 3)} | {f.name: f for f in layout(TEXT, 5)}
     return magics | {
         "VERSION_MAJOR": int(cell(3, r"version major: (\d+)")),
@@ -150,6 +153,8 @@ def said_elsewhere() -> dict[str, Any]:
         "SESSION_STREAM": int(cell(6, r"stream id; (\d+) is the session")),
         "FIRST_IGNORABLE_TYPE": int(first, 0),
         "MARKER_OFFSET": int(places["epoch"].offset),
+        "SEALED_LABEL": sealed_label.encode(),
+        "FEATURE_SEALED": int(feature),
     }
 
 
@@ -279,6 +284,7 @@ def test_birth_fields() -> None:
         "peer_timeout": (1, {"peer timeout"}),
         "version_minor": (1, {"version minor"}),
         "items": (((1, b"x"),), {"length of the block"}),
+        "block": (b"x", set()),
     }
     rest = {"magic", "version major", "layout"}
     check_fields(3, Birth(Role.DIAL, ONE), wire.encode_birth, others, rest)
@@ -334,4 +340,6 @@ def test_batch_fields() -> None:
         assert touched(5, base, encode(**{name: value})) == names | checksum
     for flagged in (wire.encode_pad(0, 0, 0), wire.encode_notice(0, 0, 0)):
         assert touched(5, base, b"".join(flagged)) == {"flags"} | checksum
-    assert cell(5, r"header length in units of 8 bytes: (\d+)") == str(base[3])
+    assert cell(5, r"header length in units of 8 bytes: (\d+);.*") == str(base[3])
+    sealed = cell(5, r"header length in units of 8 bytes: .* sealed batch: (\d+)")
+    assert 8 * int(sealed) == wire.SEALED_HEADER

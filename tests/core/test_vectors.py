@@ -1,14 +1,20 @@
 """Each vector of tests/vectors against the codec, in both directions."""
 
+from __future__ import annotations
+
 from typing import Any
 
+import attrs
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from muxfs.core import wire
 from muxfs.core.inbound import ReceiveRing
 from muxfs.core.multiplexer import Multiplexer
+from muxfs.core.proof import SealedBlocks
 from muxfs.core.wire import Frame, Incarnation, IncompatibleVersion, ItemType, ProtocolViolation
-from tests.vectors import expand, integer, load
+from muxfs.sealing.key import Key, make_sealer
+from tests.vectors import HERE, expand, integer, load
 
 Vector = dict[str, Any]
 
@@ -215,7 +221,9 @@ def ring_of(vector: Vector) -> ReceiveRing:
     )
 
 
-def encoded(expect: Vector, epoch: int, position: int) -> bytes:
+def encoded(
+    expect: Vector, epoch: int, position: int, proof: wire.BatchProof = wire.by_checksum
+) -> bytes:
     parts = [
         wire.encode_frame(
             Frame(f["type"], f["stream"], f["sequence"], f["payload"], f["flags"], f["code"])
@@ -224,10 +232,10 @@ def encoded(expect: Vector, epoch: int, position: int) -> bytes:
     ]
     ack = integer(expect["ack"])
     if expect["pad"]:
-        return b"".join(wire.encode_pad(epoch, position, ack))
+        return b"".join(wire.encode_pad(epoch, position, ack, proof))
     if expect.get("notice"):
-        return b"".join(wire.encode_notice(epoch, position, ack))
-    return b"".join(wire.encode_batch(epoch, position, ack, parts, len(parts)))
+        return b"".join(wire.encode_notice(epoch, position, ack, proof))
+    return b"".join(wire.encode_batch(epoch, position, ack, parts, len(parts), proof))
 
 
 @vectors("batch")
@@ -288,10 +296,113 @@ def test_transcripts_have_all_types() -> None:
     assert seen >= set(wire.FrameType)
 
 
+# Sealed sessions
+
+
+@attrs.frozen
+class Keyed:
+    """The two sides of the sealed vectors, as the dial side and its peer have them."""
+
+    birth: dict[str, wire.Birth]
+    blocks: dict[str, SealedBlocks]
+
+    @classmethod
+    def of(cls, vector: Vector) -> Keyed:
+        key = Key(expand(vector["hex"]), name=vector["session"])
+        blocks = {side: SealedBlocks(make_sealer(key)) for side in SIDES}
+        given = {v["id"]: v for v in load("sealed")}
+        births = {
+            side: blocks[side].begin(
+                wire.Birth(
+                    SIDES[side],
+                    incarnation(vector[side]),  # type: ignore[arg-type]
+                    items=items(given[name]["expect"]["items"]),
+                ),
+                expand(vector[f"{side}_private"]),
+            )
+            for side, name in (("dial", "sealed-birth"), ("listen", "sealed-birth-listen"))
+        }
+        return cls(births, blocks)
+
+    def proof(self, writer: str) -> wire.BatchProof:
+        """What proves the batches of a side, as its peer has it."""
+        reader = "listen" if writer == "dial" else "dial"
+        return self.blocks[reader].batches(self.birth[reader], self.birth[writer])[1]
+
+
+SIDES = {role.name.lower(): role for role in wire.Role}
+KEYED = Keyed.of(next(v for v in load("sealed") if v["kind"] == "keys"))
+
+
+@vectors("sealed")
+def test_sealed(vector: Vector) -> None:
+    {"keys": check_keys, "birth": check_birth, "status": check_status, "batch": check_batch}[
+        vector["kind"]
+    ](vector)
+
+
+def check_keys(vector: Vector) -> None:
+    """What is to be seen of the keys from outside; the rest shows in what they seal."""
+    expect = vector["expect"]
+    for side, birth in KEYED.birth.items():
+        share = expand(expect["key_id"]) + expand(expect[f"{side}_share"])
+        assert birth.item(ItemType.KEY) == share
+    for secret, position in (("dial_batch", 64), ("dial_batch_next_span", wire.KEY_SPAN + 64)):
+        (head, body) = (
+            KEYED.blocks["dial"]
+            .batches(KEYED.birth["dial"], KEYED.birth["listen"])[0]
+            .prove(position, b"head", [b"fra", b"mes"])
+        )
+        cipher = AESGCM(expand(expect[secret]))
+        assert cipher.decrypt(position.to_bytes(12, "big"), bytes(body), bytes(head)) == b"frames"
+
+
+def check_birth(vector: Vector) -> None:
+    writer = SIDES[vector["writer"]]
+    blocks = KEYED.blocks[writer.peer.name.lower()]
+    birth = blocks.decode_birth(expand(vector["hex"]), writer)
+    stranger = blocks.stranger(expand(vector["hex"]))
+    assert (stranger.why.name if stranger else "") == vector["tells"]
+    if "error" in vector:
+        assert birth is None
+        return
+    assert birth is not None
+    assert birth.items[2:] == items(vector["expect"]["items"])
+    assert KEYED.birth[vector["writer"]].block == expand(vector["hex"])
+
+
+def check_status(vector: Vector) -> None:
+    writer = SIDES[vector["writer"]]
+    blocks = KEYED.blocks[writer.peer.name.lower()]
+    found = blocks.decode_status(expand(vector["hex"]), writer)
+    if "error" in vector:
+        assert found is None
+        return
+    assert found == status_of(vector["expect"])
+    assert blocks.encode_status(found, writer) == expand(vector["hex"])
+
+
+def check_batch(vector: Vector) -> None:
+    ring = ring_of(vector)
+    ring.proof = KEYED.proof(vector["writer"])
+    start = ring.position
+    found = list(ring.receive(expand(vector["hex"])))
+    if "error" in vector:
+        assert not found
+        assert ring.position == start
+        return
+    (batch,) = found
+    expect = vector["expect"]
+    assert (batch.header.ack, batch.header.pad) == (integer(expect["ack"]), expect["pad"])
+    assert ring.position == integer(expect["next"])
+    frames = list(wire.decode_frames(batch.body, batch.header.frame_count))
+    assert listed(frames) == expected(expect["frames"])
+    check_encoding(vector, encoded(expect, ring.epoch, start, ring.proof))
+
+
 # The form of the vectors
 
 
 def test_ids_differ() -> None:
-    layers = "incarnation", "epoch", "birth", "status", "frames", "open", "batch", "transcript"
-    ids = [v["id"] for layer in layers for v in load(layer)]
+    ids = [v["id"] for path in sorted(HERE.glob("*.json")) for v in load(path.stem)]
     assert len(ids) == len(set(ids))

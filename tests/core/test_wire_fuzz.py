@@ -389,5 +389,5 @@ def test_greatest_generation(generation: int) -> None:
     head = (peer + encoder.status(own=own, echo=echo)).ljust(wire.HEAD_LENGTH, b"\0")
     engine.receive_head(head, 1.0)
     assert engine.next_write(2.0)
-    again = first_generation(bytes(wire.HEAD_LENGTH), head)
+    again = first_generation(bytes(wire.HEAD_LENGTH), head, Role.DIAL)
     Engine.start(Role.DIAL, EngineConfig(), again, bytes, 0.0).next_write(0.0)

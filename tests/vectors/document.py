@@ -16,7 +16,7 @@ from textwrap import fill
 from typing import Any, NamedTuple
 
 from . import encoder as e
-from . import expand
+from . import expand, sealed, sealer
 
 PATH = Path(__file__).parents[2] / "protocol.md"
 BEGIN, END = "<!-- examples: begin -->\n", "<!-- examples: end -->\n"
@@ -78,6 +78,11 @@ def frame_types(text: str) -> list[dict[str, str]]:
 # Dumps
 
 
+def kind_of(name: str) -> str:
+    """What a vector of the document is: `birth`, `batch`, ..., whether sealed or not."""
+    return name.removeprefix("sealed-").split("-", maxsplit=1)[0]
+
+
 def read_dump(fence: str) -> list[Line]:
     """The fields of a dump; raises ValueError if its style or its offsets are wrong."""
     fields: list[Line] = []
@@ -119,6 +124,7 @@ class Renderer:
     """Splits bytes into the fields that the document's tables name."""
 
     OPAQUE = ("magic", "nonce", "own incarnation", "echo", "checksum", "reserved", "epoch")
+    TAG = 16
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -146,9 +152,24 @@ class Renderer:
             length = int.from_bytes(data[at + 2 : at + 4], "big")
             yield Line(at, data[at : at + 2], "item type", str(data[at + 1]))
             yield Line(at + 2, data[at + 2 : at + 4], "item length", str(length))
-            yield self.say(at + 4, data[at + 4 : at + 4 + length], "item value")
+            yield from self.item(at + 4, data[at + 4 : at + 4 + length], data[at + 1])
             at += 4 + length
         yield Line(end, data[end : end + 8], "checksum", "")
+
+    def item(self, at: int, data: bytes, kind: int) -> Iterator[Line]:
+        if kind == sealer.KEY:
+            yield Line(at, data[:8], "key id", "")
+            yield Line(at + 8, data[8:], "public share", "")
+        elif kind == sealer.SEALED:
+            yield from self.sealed(at, data, "sealed items")
+        else:
+            yield self.say(at, data, "item value")
+
+    def sealed(self, at: int, data: bytes, name: str) -> Iterator[Line]:
+        end = len(data) - self.TAG
+        if end:
+            yield Line(at, data[:end], name, "")
+        yield Line(at + end, data[end:], "tag", "")
 
     def say(self, at: int, data: bytes, name: str) -> Line:
         return Line(at, data, name, json.dumps(data.decode()))
@@ -159,18 +180,29 @@ class Renderer:
 
     def status(self, data: bytes) -> Iterator[Line]:
         yield from self.fields(4, data, 0)
-        yield from self.items(data, 96, len(data) - 8)
+        if data[9] & sealer.STATUS_SEALED:
+            yield from self.sealed(96, data[96:-8], "sealed items")
+            yield Line(len(data) - 8, data[-8:], "checksum", "")
+        else:
+            yield from self.items(data, 96, len(data) - 8)
 
     def batch(self, data: bytes) -> Iterator[Line]:
-        yield from self.fields(5, data, 0)
-        at, end = 48, 48 + int.from_bytes(data[4:8], "big")
+        end = 8 * data[3] + int.from_bytes(data[4:8], "big")
+        if data[2] & sealer.BATCH_SEALED:
+            yield from (line for line in self.fields(5, data, 0) if line.offset < 40)
+            yield from self.sealed(40, data[40:end], "sealed frames")
+        else:
+            yield from self.fields(5, data, 0)
+            yield from self.frames(data, 48, end)
+        if data[end:]:
+            yield Line(end, data[end:], "padding", "")
+
+    def frames(self, data: bytes, at: int, end: int) -> Iterator[Line]:
         while at < end:
             yield from self.fields(6, data, at)
             kind, length = data[at], int.from_bytes(data[at + 16 : at + 20], "big")
             yield from self.payload(data, at + 20, length, kind)
             at += 20 + length
-        if data[end:]:
-            yield Line(end, data[end:], "padding", "")
 
     def payload(self, data: bytes, at: int, length: int, kind: int) -> Iterator[Line]:
         end = at + length
@@ -245,6 +277,17 @@ EXAMPLES = (
             ),
         ),
     ),
+    (
+        "### Sealed session",
+        (
+            (
+                "sealed-birth",
+                "The birth block of the dial side, if both have a key (section 17):",
+            ),
+            ("sealed-status", "The listen side's twelfth status:"),
+            ("sealed-batch", "The listen side's first batch, with the same frames as above:"),
+        ),
+    ),
 )
 
 INTRODUCTION = """\
@@ -264,9 +307,11 @@ def with_examples(text: str, vectors: dict[str, dict[str, Any]]) -> str:
     renderer = Renderer(text)
     for title, examples in EXAMPLES:
         out.append(f"{title}\n")
+        if title == "### Sealed session":
+            out.append(sealed.EXAMPLES)
         for name, comment in examples:
             data = expand(vectors[name]["hex"])
-            dump = render(getattr(renderer, name.split("-")[0])(data))
+            dump = render(getattr(renderer, kind_of(name))(data))
             out.append(f"{fill(comment, 80)}\n\n<!-- vector: {name} -->\n```text\n{dump}```\n")
             if name == "epoch":
                 out.append(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 
-from . import HERE, batches, blocks, document, frames
+from . import HERE, batches, blocks, document, frames, sealed
 from .common import Vector
 
 LAYERS: dict[str, tuple[Callable[[], Iterator[Vector]], str]] = {
@@ -39,6 +39,13 @@ LAYERS: dict[str, tuple[Callable[[], Iterator[Vector]], str]] = {
         "`hex` is what was read at `position` of the ring of `capacity` bytes, by a reader whose"
         " epoch, read position and max batch are `epoch`, `position`, `max_batch`. `next` is the"
         " read position after it.",
+    ),
+    "sealed": (
+        sealed.sealed,
+        "Sealed sessions (section 17). `kind` is keys, birth, status or batch; all of them belong"
+        " to the sides of `sealed-keys`. `hex` is what was read where a block or batch of `writer`"
+        " is due. `tells` is what a side with the key tells of a birth block that it cannot"
+        " believe. The rest is as in birth.json, status.json and batch.json.",
     ),
     "transcript": (
         batches.transcripts,
