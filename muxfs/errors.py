@@ -78,6 +78,12 @@ class StreamEnded(OSError):
         super().__init__(_ERRNOS.get(code, errno.ECONNRESET), text)
 
 
+def ending_of(broken: BaseException | None) -> StreamEnded | None:
+    """Return what a BrokenResourceError of a stream came from, if that is known."""
+    cause = broken.__cause__ if broken is not None else None
+    return cause if isinstance(cause, StreamEnded) else None
+
+
 class StreamRefused(StreamEnded):
     """The far side did not open the stream."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import attrs
 import trio
 
 from muxfs.core.wire import Code
-from muxfs.errors import StreamEnded, printable
+from muxfs.errors import ending_of, printable
 from muxfs.forwards.events import REFUSALS, Ended, Opened, Refused, Report
 from muxfs.forwards.sessions import Opener
 from muxfs.forwards.splice import Transfer, splice
@@ -31,6 +33,15 @@ class Load:
     held: int = 0
     """Clients that wait for a session."""
     carried: dict[trio.CancelScope, tuple[Session, PeerInfo | None]] = attrs.field(factory=dict)
+
+    @contextmanager
+    def one_more(self, count: int = 1) -> Iterator[None]:
+        """Count a connection, or what takes as many descriptors as some."""
+        self.connections += count
+        try:
+            yield
+        finally:
+            self.connections -= count
 
     async def watch(self, session: Session, changes: trio.MemoryReceiveChannel[Change]) -> None:
         """Reset connections whose session is over, until that ends for good.
@@ -106,9 +117,9 @@ class Carrier:
                 await splice(connection, stream, transfer)
             finally:
                 del self.load.carried[scope]
-        cause = transfer.error.__cause__ if transfer.error else None
-        if isinstance(cause, StreamEnded) and cause.code in REFUSALS:
-            self.report(Refused(originator, target, cause.code, cause.reason))
+        ending = ending_of(transfer.error)
+        if ending is not None and ending.code in REFUSALS:
+            self.report(Refused(originator, target, ending.code, ending.reason))
         else:
             clean = transfer.clean
             self.report(Ended(originator, target, transfer.sent, transfer.received, clean))

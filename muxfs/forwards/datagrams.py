@@ -12,7 +12,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from muxfs.errors import StreamEnded
+from muxfs.errors import StreamEnded, ending_of
 from muxfs.forwards.tcp import Buffer
 from muxfs.stream import MuxStream
 
@@ -95,7 +95,7 @@ class Association:
                     self._deliver(datagram)
                     self.received += len(datagram)
         except trio.BrokenResourceError as error:
-            return error.__cause__ if isinstance(error.__cause__, StreamEnded) else None
+            return ending_of(error)
         finally:
             with trio.CancelScope(shield=True):
                 await stream.aclose()

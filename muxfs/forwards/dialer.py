@@ -96,7 +96,8 @@ def _too_late(target: AnyTarget, connect_timeout: float) -> Refusal:
 async def _resolve(target: Target, policy: Policy, kind: int) -> list[Address] | Refusal:
     """Find the addresses of a target, and keep those that the policy allows."""
     # RFC 6761: localhost is the loopback. Asking the resolver takes longer than connecting.
-    hosts = _LOOPBACK if target.host.casefold() == LOCALHOST else (target.host,)
+    home = target.host.casefold().removesuffix(".") == LOCALHOST
+    hosts = _LOOPBACK if home else (target.host,)
     found: list[Address] = []
     for host in hosts:
         for family, _, _, _, address in await trio.socket.getaddrinfo(host, target.port, type=kind):
@@ -167,7 +168,8 @@ async def _connect_unix(target: UnixPath) -> Connection:
         sock.setblocking(False)
         while True:
             try:
-                sock.connect(target.path)
+                # in a thread, since the path may lead into a filesystem that hangs
+                await trio.to_thread.run_sync(sock.connect, target.path, abandon_on_cancel=True)
                 return Connection(sock)
             except BlockingIOError:
                 # its backlog is full, and nothing tells when it is not: unlike TCP's

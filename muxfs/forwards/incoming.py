@@ -83,17 +83,15 @@ class _Server:
         if carrier.full:
             await self._refuse(stream, explain_errno(printable(stream.target), errno.EMFILE))
             return
-        carrier.load.connections += 1
-        try:
-            refusal = await self._answer(stream)
-            if refusal is not None:
-                await self._refuse(stream, refusal)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await stream.abort()
-            raise
-        finally:
-            carrier.load.connections -= 1
+        with carrier.load.one_more():
+            try:
+                refusal = await self._answer(stream)
+                if refusal is not None:
+                    await self._refuse(stream, refusal)
+            except BaseException:
+                with trio.CancelScope(shield=True):
+                    await stream.abort()
+                raise
 
     async def _answer(self, stream: MuxStream) -> Refusal | None:
         try:

@@ -86,15 +86,14 @@ class Lender:
         listener = ForwardListener(
             carrier, port, self.admission, connect_timeout=self.connect_timeout, route=route
         )
-        carrier.load.connections += listener.descriptors
         async with trio.open_nursery() as nursery:
             try:
-                nursery.start_soon(listener.run)
-                await stream.accept(port.bound)
-                carrier.report(Lent(port.bound))
-                await wait_end(stream)
+                with carrier.load.one_more(listener.descriptors):
+                    nursery.start_soon(listener.run)
+                    await stream.accept(port.bound)
+                    carrier.report(Lent(port.bound))
+                    await wait_end(stream)
             finally:
                 self._lent -= 1
-                carrier.load.connections -= listener.descriptors
             carrier.report(Returned(listener.bound))
             await listener.stop()  # connections that it accepted go on

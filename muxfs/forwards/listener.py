@@ -19,10 +19,9 @@ from muxfs.errors import SessionError
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.events import Overloaded, Refused
-from muxfs.forwards.ports import OpenPort
+from muxfs.forwards.ports import OpenPort, PortForward
 from muxfs.forwards.proxy import ProxyClient
 from muxfs.forwards.routes import Route, route_of
-from muxfs.forwards.spec import Forward
 from muxfs.forwards.tcp import Connection
 
 OVERLOAD_NAP: Final = 0.2
@@ -31,7 +30,7 @@ OVERLOAD_NAP: Final = 0.2
 _OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class ForwardListener:
+class ForwardListener(PortForward):
     """Carries the connections to one forward's port through a session."""
 
     def __init__(
@@ -48,46 +47,23 @@ class ForwardListener:
         connect_timeout: seconds that clients are held. route: where they go, if that is
         not what the port's forward says.
         """
+        super().__init__(port)
         self._carrier = carrier
-        self.port = port
         self._admission = admission
         self._route = route or route_of(port.forward)
         self._connect_timeout = connect_timeout
         self._overloaded = False
-        self._accepting = trio.CancelScope()
-        self._stopped = trio.Event()
-
-    @property
-    def forward(self) -> Forward:
-        """What is forwarded."""
-        return self.port.forward
-
-    @property
-    def bound(self) -> str:
-        """Where clients connect to."""
-        return self.port.bound
-
-    @property
-    def descriptors(self) -> int:
-        """Open files that it takes, without its connections."""
-        return len(self.port.sockets)
 
     async def run(self) -> None:
         """Accept and carry connections until cancelled, or stopped and all of them have ended."""
         async with trio.open_nursery() as connections:
             try:
-                with self._accepting:
+                with self._scope:
                     async with trio.open_nursery() as acceptors:
                         for sock in self.port.sockets:
                             acceptors.start_soon(self._accept, sock, connections)
             finally:
-                self.port.close()
-                self._stopped.set()
-
-    async def stop(self) -> None:
-        """Close the port of a running listener; connections that were accepted go on."""
-        self._accepting.cancel()
-        await self._stopped.wait()
+                self._close()
 
     async def _accept(self, sock: socket.socket, nursery: trio.Nursery) -> NoReturn:
         while True:

@@ -73,7 +73,7 @@ class Hosts:
     name: str = ""
     """One name or address, as `normal` gives it."""
     glob: str = ""
-    """Names with wildcards, which may not lead to this very host: that must be said."""
+    """Names with wildcards, which may not lead to the loopback: that must be said."""
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
 
     def names(self, host: str) -> bool:

@@ -58,6 +58,41 @@ class OpenPort:
             sock.close()
 
 
+class PortForward:
+    """What all forwards with an open port have in common."""
+
+    def __init__(self, port: OpenPort) -> None:
+        """Take over the open port."""
+        self.port = port
+        self._scope = trio.CancelScope()
+        """Around what `stop` ends."""
+        self._stopped = trio.Event()
+
+    @property
+    def forward(self) -> Forward:
+        """What is forwarded."""
+        return self.port.forward
+
+    @property
+    def bound(self) -> str:
+        """Where clients connect to."""
+        return self.port.bound
+
+    @property
+    def descriptors(self) -> int:
+        """Open files that it takes, without its connections."""
+        return len(self.port.sockets)
+
+    async def stop(self) -> None:
+        """Close the port of a running forward; connections that were accepted go on."""
+        self._scope.cancel()
+        await self._stopped.wait()
+
+    def _close(self) -> None:
+        self.port.close()
+        self._stopped.set()
+
+
 async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPort:
     """Bind and listen.
 
@@ -65,8 +100,11 @@ async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPo
     """
     place = forward.place
     if isinstance(place, UnixPath):
-        sock = unix.listen(place.path, BACKLOG)
-        return OpenPort(forward, (sock,), unix.identity_of(place.path))
+        # in a thread, since the path may lead into a filesystem that hangs
+        sock, file = await trio.to_thread.run_sync(
+            unix.listen, place.path, BACKLOG, abandon_on_cancel=True
+        )
+        return OpenPort(forward, (sock,), file)
     kind = socket.SOCK_DGRAM if forward.kind is Kind.UDP else socket.SOCK_STREAM
     hosts = await _bind_addresses(place.bind)
     for _, host in hosts:

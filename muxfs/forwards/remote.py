@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from muxfs.core.wire import Code
-from muxfs.errors import SessionError, StreamEnded, StreamRefused, printable
+from muxfs.errors import SessionError, StreamEnded, StreamRefused, ending_of, printable
 from muxfs.forwards.events import REFUSALS, Listening, NotListening, Report
 from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward
@@ -163,7 +163,7 @@ async def wait_end(stream: MuxStream) -> StreamEnded | None:
         while await stream.receive_buffer(1 << 10):
             pass  # of no meaning in this version
     except trio.BrokenResourceError as error:
-        return error.__cause__ if isinstance(error.__cause__, StreamEnded) else None
+        return ending_of(error)
     finally:
         with trio.CancelScope(shield=True):
             await stream.aclose()

@@ -43,7 +43,7 @@ async def associate(
         return
     host, client = connection.sock.getsockname()[0], connection.sock.getpeername()[0]
     port = request.target.port if request.target is not None else 0
-    with bind(family, socket.SOCK_DGRAM, host, 0) as sock:
+    with bind(family, socket.SOCK_DGRAM, host, 0) as sock, carrier.load.one_more():
         await connection.send_all(request.granted(address_text(sock.getsockname())))
         async with trio.open_nursery() as nursery:
             associations = Associations(nursery, carrier, sock, admission, MAX_TARGETS)

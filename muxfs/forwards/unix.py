@@ -12,8 +12,10 @@ from typing import Final
 MODE: Final = 0o600
 
 
-def listen(path: str, backlog: int) -> socket.socket:
-    """Bind and listen. Raises OSError; EADDRINUSE where something is, unless it is left over.
+def listen(path: str, backlog: int) -> tuple[socket.socket, tuple[int, int]]:
+    """Bind and listen; return the socket and the identity of its file.
+
+    Raises OSError; EADDRINUSE where something is, unless it is left over.
 
     What a killed process left over is replaced: a socket of this user on which nobody
     listens.
@@ -31,10 +33,10 @@ def listen(path: str, backlog: int) -> socket.socket:
         os.chmod(path, MODE)
         sock.listen(backlog)
         sock.setblocking(False)
+        return sock, identity_of(path)
     except BaseException:
         sock.close()
         raise
-    return sock
 
 
 def remove(path: str, identity: tuple[int, int]) -> None:

@@ -274,6 +274,17 @@ async def test_of_a_name_only_allowed_addresses_are_dialled() -> None:
         )
 
 
+async def test_localhost_is_never_asked_of_dns() -> None:
+    """A resolver that takes localhost. for a name of its zone would decide where it leads."""
+    resolver = resolving()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        for name in ("localhost", "LocalHost."):
+            found = await dial(Target(name, server.getsockname()[1]), Policy(LOCAL_PORTS), 5)
+            assert isinstance(found, Connection)
+            found.reset()
+    assert set(resolver.asked) <= {b"127.0.0.1", b"::1"}
+
+
 async def test_datagrams_to_localhost() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
