@@ -40,6 +40,13 @@ FORBIDDEN = {
     "muxfs.stream": ABOVE_SESSION,
     "muxfs.forwards": ABOVE_FORWARDS,
     "muxfs.endpoint": {"muxfs.cli"},
+    # what speaks to an end is not part of it, and starts for each connection
+    "muxfs.control": {
+        *(f"muxfs.{name}" for name in ("core", "storage", "session", "stream", "pump")),
+        *(f"muxfs.{name}" for name in ("config", "errors", "info", "forwards", "endpoint", "cli")),
+        "trio",
+        "attrs",
+    },
 }
 
 
@@ -157,6 +164,20 @@ def modules_loaded_by(code: str) -> set[str]:
 )
 def test_a_light_start_imports_no_trio(code: str) -> None:
     assert modules_loaded_by(code).isdisjoint({"trio", "asyncio", "ssl", "muxfs.session"})
+
+
+def test_stdio_starts_fast() -> None:
+    """ssh starts it for each connection; where Python lies on NFS, each module costs round trips.
+
+    Counted, since times depend on the machine: bench/startup.py measures them.
+    """
+    bare = modules_loaded_by("")
+    loaded = modules_loaded_by(
+        "from muxfs.cli import main; main(['stdio', '--persist', '0', './none', '1'])\n"
+        "import muxfs.control.background, muxfs.control.copying"
+    )
+    assert loaded.isdisjoint({"trio", "attr", "attrs", "xxhash", "asyncio", "ssl", "subprocess"})
+    assert len(loaded - bare) < 100, sorted(loaded - bare)
 
 
 def test_help_imports_nothing_of_the_protocol() -> None:

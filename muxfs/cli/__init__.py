@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-COMMANDS: Final = ("listen", "dial", "demo", "status", "explain", "keygen", "version")
+COMMANDS: Final = ("listen", "dial", "stdio", "demo", "status", "explain", "keygen", "version")
 
 HELP: Final = """\
 muxfs: TCP connections through a directory that two hosts share.
@@ -27,6 +27,7 @@ blocked but both hosts mount the same home or scratch directory.
 Commands:
   listen TUNNEL FORWARD...   where the clients are: accept connections on local ports
   dial TUNNEL [TARGET...]    where the service is: connect to it
+  stdio TUNNEL TARGET        standard input and output joined to a connection over there
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
   explain FILE               decode a mailbox file

@@ -57,11 +57,22 @@ OUTPUT_HELP: Final = """\
 """
 
 
+class _Formatter(argparse.HelpFormatter):
+    """One of a fixed width: to find out the terminal's, argparse would import shutil."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=80)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser with a hand-written help, whose errors are `Failure`s of one line."""
 
     def __init__(self, command: str, help_text: str) -> None:
-        super().__init__(prog=f"muxfs {command}", allow_abbrev=False)
+        super().__init__(
+            prog=f"muxfs {command}",
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
         self._help_text = help_text
 
     def format_help(self) -> str:
@@ -86,6 +97,30 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--insecure-dir", action="store_true")
     add("--key-file", metavar="FILE")
     add("--label", default="", metavar="TEXT")
+
+
+def session_arguments(args: argparse.Namespace) -> list[str]:
+    """Return the words for a command line with the same session options."""
+    parser = argparse.ArgumentParser()
+    add_session_options(parser)
+    words: list[str] = []
+    for name, default in vars(parser.parse_args([])).items():
+        value = getattr(args, name)
+        if value == default:
+            continue
+        option = "--" + name.replace("_", "-")
+        words.append(option if isinstance(value, bool) else f"{option}={_word(value)}")
+    return words
+
+
+def _word(value: str | float | tuple[float, float]) -> str:
+    match value:
+        case tuple():
+            return ":".join(map(_word, value))
+        case float():
+            return f"{value:g}s"
+        case _:
+            return str(value)
 
 
 class _AddForward(argparse.Action):

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import math
+import os
 import resource
 import socket
 import sys
@@ -24,7 +25,9 @@ from muxfs.cli.output import NORMAL, Output, ProgressLine
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
 from muxfs.config import SessionConfig
+from muxfs.control.place import Unsafe
 from muxfs.core.wire import RING_OFFSET, Code
+from muxfs.endpoint.control import Control
 from muxfs.endpoint.endpoint import ActiveForward, Endpoint, EndpointConfig, open_endpoint
 from muxfs.errors import MuxfsError, SessionError
 from muxfs.forwards.admission import OWN_USER, Admission
@@ -34,7 +37,7 @@ from muxfs.forwards.spec import Forward
 from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
 from muxfs.session import Session
 from muxfs.storage.filesystem import find_filesystem
-from muxfs.units import amount
+from muxfs.units import amount, span
 
 HINT_AFTER: Final = 60.0
 """Seconds without a sign of the other side until it is told what this side sees."""
@@ -62,6 +65,8 @@ class End:
     policy: Policy = attrs.field(factory=Policy)
     admission: Admission = OWN_USER
     insecure: bool = False
+    persist: float = 0.0
+    """Seconds without connections after which it ends; 0: it does not."""
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""
@@ -89,6 +94,7 @@ def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
             policy=forwarding.policy(role, args),
             admission=Admission(args.any_user),
             insecure=args.insecure_dir,
+            persist=args.persist if role == "listen" else 0.0,
         )
     )
 
@@ -158,7 +164,7 @@ def _explain(end: End, error: OSError) -> Failure:
 
 
 async def _serve(end: End, stop: Stop) -> None:
-    place = await _in_thread(lambda: _prepare(end))
+    place, real_path = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = _Preparation(end.output)
     journal = Journal(end.output)
@@ -175,13 +181,28 @@ async def _serve(end: End, stop: Stop) -> None:
             nursery.start_soon(_follow, changes, end, place)
             hint = functools.partial(journal.hint, seconds=HINT_AFTER)
             nursery.start_soon(remind, endpoint.session, hint, place)
+            control = Control(endpoint, real_path)
+            try:
+                await nursery.start(control.run)
+            except (Unsafe, OSError) as error:
+                end.output.say(f"  no control socket for muxfs stdio and forward: {error}")
+            if end.persist:
+                nursery.start_soon(_end_when_idle, end, stop, control)
             await stop.requested.wait()
             nursery.cancel_scope.cancel()
 
 
-def _prepare(end: End) -> str:
+async def _end_when_idle(end: End, stop: Stop, control: Control) -> None:
+    await control.leave_when_idle(end.persist)
+    end.output.say(f"  no connections for {span(end.persist)}")
+    stop.requested.set()
+
+
+def _prepare(end: End) -> tuple[str, str]:
+    """Return where the tunnel is: for people, and its real path."""
+    path = end.tunnel.path
     tunnel.prepare(end.tunnel, insecure=end.insecure)
-    return f"{end.tunnel.path} on {find_filesystem(end.tunnel.path).describe()}"
+    return f"{path} on {find_filesystem(path).describe()}", os.path.realpath(path)
 
 
 async def _in_thread(job: Callable[[], T]) -> T:

@@ -55,5 +55,6 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         # nobody reads any more, or this is a signal in the midst of a write
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            stream.flush()
+            if stream is not None:  # closed before we started
+                stream.flush()
     os._exit(code)

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import socket
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
-import attrs
-
 from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
-from muxfs.forwards.admission import ExposedAddressError
 from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy
 from muxfs.forwards.patterns import exactly, parse_allow, parse_allow_listen
+from muxfs.forwards.ports import why_not_open
 from muxfs.forwards.spec import (
     Forward,
     Kind,
-    Port,
     SpecError,
-    UnixPath,
     parse_forwards,
     parse_targets,
 )
 
 NOTHING_TO_DO: Final = (
     "nothing to do: give a FORWARD such as 8888, one of -L, -R, -D, -U, --http-proxy, "
-    "or what the other side may ask for, --allow or --allow-listen (see muxfs listen --help)"
+    "what the other side may ask for, --allow or --allow-listen, or --persist "
+    "(see muxfs listen --help)"
 )
 
 T = TypeVar("T")
@@ -55,32 +51,19 @@ def policy(role: Literal["listen", "dial"], args: argparse.Namespace) -> Policy:
         targets = _parsed(parse_targets, args.targets)
         allow = (tuple(map(exactly, targets)) or LOCAL_PORTS) + allow
         allow_listen = allow_listen or FREE_LOOPBACK_PORTS
-    elif not (args.forwards or args.forward_options or allow or allow_listen):
+    elif not (args.forwards or args.forward_options or allow or allow_listen or args.persist):
         raise Failure(NOTHING_TO_DO, USAGE)
     return Policy(allow, allow_listen, allow_said=bool(args.allow), command=f"muxfs {role}")
 
 
 def explain(forward: Forward, error: OSError) -> Failure:
     """Put into words why a forward's place is not open."""
-    place = forward.place
-    number = error.errno
-    if isinstance(error, ExposedAddressError):
-        words, code = str(error), NO_PERMISSION
-    elif isinstance(error, socket.gaierror) and isinstance(place, Port):
-        words, code = f"the address {place.bind!r} is unknown: {error.strerror}", UNAVAILABLE
-    elif isinstance(place, UnixPath) and number == errno.EADDRINUSE:
-        words, code = f"{place}: something listens there, or it is no socket", UNAVAILABLE
-    elif isinstance(place, UnixPath):
-        words, code = f"cannot listen on {place}: {error.strerror}", exit_code_of(error)
-    else:
-        where = f"port {place.number} of {place.bind or 'localhost'}"
-        words, code = f"cannot listen on {where}: {error.strerror}", exit_code_of(error)
-        if number == errno.EADDRINUSE:
-            free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
-            words = f"{where} is in use; {free.option} picks a free one"
-        elif number == errno.EACCES:
-            words = f"{where} is not for ordinary users; choose one above 1023"
-    return Failure(words, code)
+    code = exit_code_of(error)
+    if isinstance(error, PermissionError):
+        code = NO_PERMISSION  # those of ours have no number
+    elif isinstance(error, socket.gaierror):
+        code = UNAVAILABLE  # its numbers are not those of errno
+    return Failure(why_not_open(forward, error), code)
 
 
 def _parsed(parse: Callable[[str], tuple[T, ...]], texts: list[str]) -> tuple[T, ...]:

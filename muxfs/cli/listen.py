@@ -11,6 +11,7 @@ from muxfs.cli.arguments import (
     add_forward_options,
     add_output_options,
     add_session_options,
+    duration,
 )
 
 _FORWARDS = FORWARDS_HELP.format(
@@ -37,6 +38,8 @@ and other hosts where BIND says so.
 
 {_FORWARDS}\
 options:
+  --persist TIME          end after this time without connections; with it, no FORWARD
+                          is needed: muxfs stdio and muxfs forward use it
 {SESSION_HELP.format(connect="hold a client without a session so long, then reset it")}\
 {OUTPUT_HELP}
 examples:
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
     parser.add_argument("tunnel", metavar="TUNNEL")
     parser.add_argument("forwards", metavar="FORWARD", nargs="*")
+    parser.add_argument("--persist", type=duration, default=0.0, metavar="TIME")
     add_forward_options(parser)
     add_session_options(parser)
     add_output_options(parser)

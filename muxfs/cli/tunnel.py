@@ -11,9 +11,7 @@ import os
 import shlex
 import stat
 from collections.abc import Mapping
-from typing import Final
-
-import attrs
+from typing import Final, NamedTuple
 
 from muxfs.cli.failures import (
     CANNOT_CREATE,
@@ -23,15 +21,13 @@ from muxfs.cli.failures import (
     Failure,
     exit_code_of,
 )
-from muxfs.storage.filesystem import owner_advice
 
 HOME_VARIABLE: Final = "MUXFS_HOME"
 SESSIONS: Final = "sessions"
 FIRST_SESSION: Final = "0"
 
 
-@attrs.frozen
-class Tunnel:
+class Tunnel(NamedTuple):  # not of attrs: `stdio` starts for each connection
     """A tunnel's directory, which may not exist yet."""
 
     path: str
@@ -111,6 +107,8 @@ def check(path: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         raise Failure(f"{path} is not a directory", CANNOT_CREATE)
     if found.st_uid != os.geteuid():
+        from muxfs.storage.filesystem import owner_advice  # noqa: PLC0415  (start-up of `stdio`)
+
         advice = owner_advice(path) or "choose one of your own"
         raise Failure(
             f"{path} belongs to another user (uid {found.st_uid}); {advice} {hint}", NO_PERMISSION

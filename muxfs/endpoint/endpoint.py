@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from muxfs.config import SessionConfig
+from muxfs.core.wire import Code
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier, Load
 from muxfs.forwards.consent import Policy
@@ -25,12 +26,16 @@ from muxfs.forwards.ports import open_port
 from muxfs.forwards.remote import RemoteListener, Requests
 from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward, Kind
+from muxfs.forwards.splice import Transfer
+from muxfs.forwards.tcp import Connection
 from muxfs.info import Change
 from muxfs.sealing.key import session_name
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress, Storage
 from muxfs.stream import MuxStream
 
+DESCRIPTORS_OF_A_PROGRAM: Final = 2
+"""Of its data and of its control connection: `join` counts both."""
 RESERVED: Final = 40
 """Descriptors that connections leave to everything else: mailboxes, dialling, libraries."""
 
@@ -118,6 +123,30 @@ class Endpoint:
         Raises SessionError if the session is over for good.
         """
         return await self._carrier.open(target, originator, self.config.connect_timeout)
+
+    async def join(
+        self, connection: Connection, target: str, originator: str, timeout: float
+    ) -> Transfer | Refused:
+        """Carry a connection of a local program to a target of the far side, until its end.
+
+        timeout: seconds that it is held without a session. Takes the connection over.
+        Raises SessionError if the session is over for good.
+        """
+        load = self._load
+        if self._carrier.full:
+            connection.reset()
+            reason = f"{load.connections} connections are open (see ulimit -n)"
+            return Refused(originator, target, Code.LIMIT, reason)
+        load.connections += DESCRIPTORS_OF_A_PROGRAM
+        try:
+            return await self._carrier.join(connection, target, originator, timeout)
+        finally:
+            load.connections -= DESCRIPTORS_OF_A_PROGRAM
+
+    @property
+    def busy(self) -> bool:
+        """Whether connections are carried, or held until they can be."""
+        return self._load.connections > 0
 
     async def _serve(self, session: Session) -> None:
         config = self.config

@@ -101,9 +101,27 @@ class Carrier:
             reason = f"no session with the other side {within}"
         return Refused(originator, target, Code.TIMEOUT, reason)
 
+    async def join(
+        self, connection: Connection, text: str, originator: str, timeout: float, target: str = ""
+    ) -> Transfer | Refused:
+        """Open a stream to `text`, and carry a connection to its end. Takes it over.
+
+        Raises as `open`.
+        """
+        try:
+            stream = await self.open(text, originator, timeout)
+        except BaseException:
+            connection.reset()
+            raise
+        if isinstance(stream, Refused):
+            self.report(stream)
+            connection.reset()
+            return stream
+        return await self.carry(connection, stream, originator, target)
+
     async def carry(
         self, connection: Connection, stream: MuxStream, originator: str, target: str = ""
-    ) -> None:
+    ) -> Transfer:
         """Carry a connection until its end, and report that. Takes both over.
 
         target: where it leads, if that is not what the stream's target says.
@@ -123,3 +141,4 @@ class Carrier:
         else:
             clean = transfer.clean
             self.report(Ended(originator, target, transfer.sent, transfer.received, clean))
+        return transfer

@@ -117,9 +117,4 @@ class ForwardListener(PortForward):
             await client.serve(route.greeting())
         else:
             text = route.text(route.target)
-            stream = await carrier.open(text, originator, self._connect_timeout)
-            if isinstance(stream, Refused):
-                carrier.report(stream)
-                connection.reset()
-            else:
-                await carrier.carry(connection, stream, originator, target)
+            await carrier.join(connection, text, originator, self._connect_timeout, target)

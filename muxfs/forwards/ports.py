@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from muxfs.forwards import unix
-from muxfs.forwards.admission import OWN_USER, Admission
+from muxfs.forwards.admission import OWN_USER, Admission, ExposedAddressError
 from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward, Kind, Port, UnixPath, bracketed
 
 BACKLOG: Final = 1024
@@ -118,6 +118,27 @@ async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPo
             if not again or attempt == PORT_ATTEMPTS - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def why_not_open(forward: Forward, error: OSError) -> str:
+    """Put an error of `open_port` into words for people."""
+    place = forward.place
+    if isinstance(error, ExposedAddressError):
+        return str(error)
+    if isinstance(place, UnixPath):
+        where = str(place)
+        if error.errno == errno.EADDRINUSE:
+            return f"{where}: something listens there, or it is no socket"
+    else:
+        where = f"port {place.number} of {place.bind or 'localhost'}"
+        if isinstance(error, socket.gaierror):
+            return f"the address {place.bind!r} is unknown: {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
+            return f"{where} is in use; {free.option} picks a free one"
+        if error.errno == errno.EACCES:
+            return f"{where} is not for ordinary users; choose one above 1023"
+    return f"cannot listen on {where}: {error.strerror}"
 
 
 async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:

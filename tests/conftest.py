@@ -1,0 +1,23 @@
+"""What all tests have in common."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory() -> Iterator[str]:
+    """Keep the control sockets of ends that tests start away from those of the user."""
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    path = os.environ["XDG_RUNTIME_DIR"] = tempfile.mkdtemp(prefix="muxfs-tests-")
+    yield path
+    shutil.rmtree(path)
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    else:
+        os.environ["XDG_RUNTIME_DIR"] = before

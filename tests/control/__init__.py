@@ -1,0 +1,1 @@
+"""Control sockets and their clients."""
