@@ -25,7 +25,7 @@ MOST_LINES_OF_A_FUNCTION = 60
 NOT_IN_THE_CORE = {"os", "time", "random", "logging", "socket", "threading", "secrets", "datetime"}
 CORE_EXTRAS = {"attrs", "xxhash"}
 
-ABOVE_FORWARDS = {"muxfs.endpoint", "muxfs.cli"}
+ABOVE_FORWARDS = {"muxfs.endpoint", "muxfs.doctor", "muxfs.cli"}
 ABOVE_SESSION = {"muxfs.forwards"} | ABOVE_FORWARDS
 
 FORBIDDEN = {
@@ -39,7 +39,10 @@ FORBIDDEN = {
     "muxfs.session": ABOVE_SESSION,
     "muxfs.stream": ABOVE_SESSION,
     "muxfs.forwards": ABOVE_FORWARDS,
-    "muxfs.endpoint": {"muxfs.cli"},
+    "muxfs.endpoint": {"muxfs.doctor", "muxfs.cli"},
+    # what it measures, it measures without any session
+    "muxfs.doctor": {"trio", "muxfs.session", "muxfs.pump", "muxfs.core"}
+    | (ABOVE_SESSION - {"muxfs.doctor"}),
     # what speaks to an end is not part of it, and starts for each connection
     "muxfs.control": {
         *(f"muxfs.{name}" for name in ("core", "storage", "session", "stream", "pump")),

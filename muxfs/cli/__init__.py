@@ -12,7 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-COMMANDS: Final = ("listen", "dial", "stdio", "demo", "status", "explain", "keygen", "version")
+COMMANDS: Final = (
+    *("listen", "dial", "stdio", "demo", "status", "doctor"),
+    *("explain", "keygen", "version"),
+)
 
 HELP: Final = """\
 muxfs: TCP connections through a directory that two hosts share.
@@ -30,6 +33,7 @@ Commands:
   stdio TUNNEL TARGET        standard input and output joined to a connection over there
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
+  doctor TUNNEL [--peer]     whether muxfs can work there, and what two hosts see
   explain FILE               decode a mailbox file
   keygen FILE                make a key, to have all that goes through encrypted
   version                    version and platform
@@ -40,7 +44,7 @@ Start both ends in any order, and again at any time: they find each other.
 
 Exit codes:
     0  ended as asked                  73  cannot create, or disk or quota full
-    1  the demo found a difference     74  input/output error
+    1  the demo or the doctor: no      74  input/output error
     2  wrong usage                     75  another one runs this side, or took it over
    66  no such directory or file       76  the other side speaks another protocol
    69  port in use, or not available   77  no permission, or the directory is unsafe

@@ -179,7 +179,8 @@ async def _serve(end: End, stop: Stop) -> None:
         await _announce(end, endpoint.forwards, place)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_follow, changes, end, place)
-            hint = functools.partial(journal.hint, seconds=HINT_AFTER)
+            command = hints.doctor_line(end.tunnel.spelling)
+            hint = functools.partial(journal.hint, seconds=HINT_AFTER, command=command)
             nursery.start_soon(remind, endpoint.session, hint, place)
             control = Control(endpoint, real_path)
             try:

@@ -42,6 +42,11 @@ def listen_line(
     return _line("listen", spelling, [*words, *_consent(forwards, Policy())])
 
 
+def doctor_line(spelling: str) -> str:
+    """Return the `muxfs doctor` to run on both hosts."""
+    return f"muxfs doctor {quoted(spelling)} --peer"
+
+
 def ssh_line(host: str, ports: Sequence[OpenPort]) -> str:
     """Return the `ssh` for a person's own computer that leads to these ports of `host`.
 

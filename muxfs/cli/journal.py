@@ -128,9 +128,10 @@ class Journal:
         words = "  ended" if code == Code.SHUTDOWN.name else ""
         self.output.tell("closed", words, code=code, reason=reason, exit=exit_code)
 
-    def hint(self, words: str, seconds: float) -> None:
-        """Tell that nobody came for long."""
-        self.output.tell("hint", f"  {words}", seconds=round(seconds, 3), text=words)
+    def hint(self, words: str, seconds: float, command: str) -> None:
+        """Tell that nobody came for long, and the command that finds out why."""
+        text = f"{words} To find out, run on both hosts:   {command}"
+        self.output.tell("hint", f"  {text}", seconds=round(seconds, 3), text=text)
 
 
 def who(peer: PeerInfo) -> str:

@@ -55,6 +55,34 @@ def _write(stream: TextIO, line: str) -> None:
         pass  # nobody reads any more (a closed terminal, a pipe): no reason to end the tunnel
 
 
+class LiveLine:
+    """One line of a terminal that changes; nothing where the stream is no terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.live = stream.isatty()
+        self._shown = False
+
+    def show(self, text: str) -> None:
+        """Put the text in place of the one before."""
+        if self.live:
+            self._shown = True
+            self._put(f"\r{text}\x1b[K")
+
+    def end(self) -> None:
+        """Remove the line from the terminal."""
+        if self._shown:
+            self._shown = False
+            self._put("\r\x1b[K")
+
+    def _put(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
 class ProgressLine:
     """Shows how far the preparing of a mailbox file is, if it takes long; called from any thread.
 
@@ -66,31 +94,22 @@ class ProgressLine:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._live = stream.isatty()
+        self._line = LiveLine(stream)
         self._next = time.monotonic() + self.QUIET_TIME
-        self._shown = False
+        self._told = False
 
     def __call__(self, done: int, total: int) -> None:
         """Take note of `done` of `total` bytes."""
         now = time.monotonic()
-        if now < self._next or (self._shown and not self._live):
+        if now < self._next or (self._told and not self._line.live):
             return
         self._next = now + self.INTERVAL
-        self._shown = True
         text = f"  preparing the mailbox file: {amount(done)} of {amount(total)}"
-        if self._live:
-            self._put(f"\r{text}\x1b[K")
-        else:
-            self._put(f"{text}\n")
+        self._line.show(text)
+        if not self._told and not self._line.live:
+            _write(self._stream, text)
+        self._told = True
 
     def end(self) -> None:
         """Remove the line from the terminal."""
-        if self._shown and self._live:
-            self._put("\r\x1b[K")
-
-    def _put(self, text: str) -> None:
-        try:
-            self._stream.write(text)
-            self._stream.flush()
-        except (OSError, ValueError):
-            pass
+        self._line.end()

@@ -69,30 +69,47 @@ def prepare(tunnel: Tunnel, *, insecure: bool = False) -> None:
 
     Raises Failure. May block for as long as the file server does.
     """
-    if tunnel.home is not None:
-        _make(tunnel.home)
-    path = tunnel.path
+    enter(tunnel, insecure=insecure)
+    for step in (os.path.join(tunnel.path, SESSIONS), tunnel.session_path):
+        _make(step)
+        _check(step, tunnel, insecure=insecure)
+
+
+def enter(tunnel: Tunnel, *, insecure: bool = False) -> list[str]:
+    """Do the same for the tunnel's own directory only; return what had to be created.
+
+    Raises Failure. May block for as long as the file server does.
+    """
+    steps = [tunnel.path] if tunnel.home is None else [tunnel.home, tunnel.path]
+    made = [step for step in steps if _make(step)]
+    _check(tunnel.path, tunnel, insecure=insecure)
+    return made
+
+
+def _check(step: str, tunnel: Tunnel, *, insecure: bool) -> None:
     try:
-        for step in (path, os.path.join(path, SESSIONS), tunnel.session_path):
-            _make(step)
-            if not insecure:
-                check(step)
+        if not insecure:
+            check(step)
     except OSError as error:
-        raise Failure(f"cannot use {path}: {error.strerror}", exit_code_of(error)) from error
+        raise Failure(f"cannot use {tunnel.path}: {error.strerror}", exit_code_of(error)) from error
 
 
-def _make(path: str) -> None:
+def _make(path: str) -> bool:
+    """Create a directory; return whether it was missing."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        return
+        return False
     except FileNotFoundError:
         above = os.path.dirname(path)
         raise Failure(f"no such directory: {above} (mkdir -p {quoted(above)})", NO_INPUT) from None
     except OSError as error:
         if os.path.isdir(path):
-            return  # a read-only filesystem says so even for what exists; the mailbox will tell
+            return (
+                False  # a read-only filesystem says so even for what exists; the mailbox will tell
+            )
         raise Failure(f"cannot create {path}: {error.strerror}", exit_code_of(error)) from error
+    return True
 
 
 def check(path: str) -> None:

@@ -10,8 +10,9 @@ from trio.testing import MockClock
 
 from muxfs import PeerInfo, open_session
 from muxfs.cli.ends import HINT_AFTER, remind
-from muxfs.cli.journal import no_sign
-from muxfs.cli.output import ProgressLine
+from muxfs.cli.hints import doctor_line
+from muxfs.cli.journal import Journal, no_sign
+from muxfs.cli.output import Output, ProgressLine
 from muxfs.testing import MemoryFilesystem
 
 
@@ -60,6 +61,16 @@ def test_words_for_a_peer_that_does_not_answer() -> None:
     peer = PeerInfo("node17", 12, "ann", "then", "muxfs", "", 3)
     words = no_sign("/shared/job", peer, 60)
     assert words.startswith("no answer for 1 min. There is a file of node17, pid 12, user ann in")
+
+
+def test_the_doctor_is_named() -> None:
+    said = io.StringIO()
+    command = doctor_line("job 42")
+    Journal(Output(words_to=said)).hint("no sign of the other side.", 60.0, command)
+    assert said.getvalue() == (
+        "  no sign of the other side. To find out, run on both hosts:   "
+        "muxfs doctor 'job 42' --peer\n"
+    )
 
 
 class Terminal(io.StringIO):
