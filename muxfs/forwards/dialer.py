@@ -135,12 +135,17 @@ async def _connect_first(addresses: Sequence[Address]) -> Connection:
         connected.append(connection)
         nursery.cancel_scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        for address in addresses:
-            failed = trio.Event()
-            nursery.start_soon(attempt, address, failed)
-            with trio.move_on_after(STAGGER):
-                await failed.wait()
+    try:
+        async with trio.open_nursery() as nursery:
+            for address in addresses:
+                failed = trio.Event()
+                nursery.start_soon(attempt, address, failed)
+                with trio.move_on_after(STAGGER):
+                    await failed.wait()
+    except BaseException:  # too late, or not wanted any more, at the moment that it connected
+        for connection in connected:
+            connection.reset()
+        raise
     if connected:
         return connected[0]
     # a host without IPv6 has another error for ::1 than the one that says why

@@ -22,7 +22,6 @@ MAX_REQUEST: Final = 1024
 """Bytes of the longest request with all its parts, generously."""
 MAX_TEXT: Final = 255
 """Bytes of a name or user id; RFC 1928 has one byte for the length."""
-DATAGRAM_HEADER: Final = 3 + 1 + 1 + MAX_TEXT + 2
 
 _IPV4: Final = 1
 _NAME: Final = 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import tempfile
@@ -106,3 +107,46 @@ def test_a_mailbox_of_another_user(muxfs: Runner) -> None:
     assert listen.wait() == 77
     assert f"{planted}" in listen.stderr
     assert "65534" in listen.stderr
+
+
+def test_datagrams(muxfs: Runner) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.bind(("127.0.0.1", 0))
+        service.settimeout(30)
+        target = service.getsockname()[1]
+        listen = muxfs.start("listen", "job", "-U", f"0:{target}", "--json")
+        muxfs.start("dial", "job", "--json").event("established")
+        port = listen.event("listening")["port"]
+        script = f"exec 3<>/dev/udp/127.0.0.1/{port} && echo evil >&3 && sleep 30"
+        stranger = subprocess.Popen(["bash", "-c", script], user=OTHER, group=OTHER, cwd="/")
+        try:
+            refused = listen.event("refused")
+            assert refused["code"] == "PROHIBITED"
+            assert "(uid 65534) of this host is not its user; --any-user" in refused["reason"]
+        finally:
+            stranger.kill()
+            stranger.wait()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.sendto(b"own", ("127.0.0.1", port))
+            assert service.recv(10) == b"own"
+
+
+@pytest.mark.skipif(shutil.which("nc") is None, reason="needs nc")
+def test_a_unix_socket(muxfs: Runner, crossing: Path) -> None:
+    path = crossing / "s"
+    listen = muxfs.start("listen", "job", f"{path}:1", "--json")
+    listen.event("listening")
+    connect = f"nc -v -N -U {path} </dev/null"
+    assert "Permission denied" in as_other_user(connect).stderr
+    # nor if the file were open to all
+    path.chmod(0o666)
+    assert "Permission denied" not in as_other_user(connect).stderr
+    assert "(uid 65534) of this host is not its user" in listen.event("refused")["reason"]
+
+
+def test_a_port_that_was_opened_for_the_other_side(muxfs: Runner) -> None:
+    listen = muxfs.start("listen", "job", "--allow-listen", "1024-65535", "--json")
+    dial = muxfs.start("dial", "job", "-R", "0:1", "--json")
+    port = dial.event("remote-listening")["bound"].rpartition(":")[2]
+    assert "reset by peer" in as_other_user(CLIENT.format(host="127.0.0.1", port=port)).stderr
+    assert "(uid 65534) of this host is not its user" in listen.event("refused")["reason"]

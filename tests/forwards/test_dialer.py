@@ -210,3 +210,25 @@ async def test_a_client_that_leaves_takes_its_dial_with_it(
         refused = await log.wait(Refused)
         assert refused.code is Code.CANCELLED
         assert "the client has left" in refused.reason
+
+
+async def test_dials_of_a_hostile_far_side_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that resolve slowly take a thread each; the rest waits for its turn."""
+    now, most = 0, 0
+
+    class Slow(Resolver):
+        async def getaddrinfo(self, *_: object, **__: object) -> list[object]:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await trio.sleep(0.01)
+            now -= 1
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    trio.socket.set_custom_hostname_resolver(Slow())
+    monkeypatch.setattr("muxfs.forwards.incoming.MAX_DIALS", 5)
+    async with dialling(ANYTHING) as (session, _):
+        for stream in [session.start_stream(f"name{number}:1") for number in range(50)]:
+            with pytest.raises(StreamRefused, match="this name is unknown"):
+                await stream.wait_accepted()
+    assert most == 5
