@@ -141,8 +141,10 @@ def send_or_drop(
     sock: socket.socket, datagram: bytes, receiver: tuple[str, int] | None = None
 ) -> None:
     """Send a datagram, unless that would have to wait or fails."""
-    with contextlib.suppress(OSError):
-        if receiver is None:
-            sock.send(datagram)
-        else:
-            sock.sendto(datagram, receiver)
+    for _ in range(2):  # a failure may be an ICMP error of an earlier datagram (ip(7))
+        with contextlib.suppress(OSError):
+            if receiver is None:
+                sock.send(datagram)
+            else:
+                sock.sendto(datagram, receiver)
+            return

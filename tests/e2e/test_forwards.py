@@ -372,3 +372,24 @@ async def test_forwards_of_the_dialling_end(tunnel: Tunnel) -> None:
         assert event["reason"].endswith("muxfs listen --allow localhost:1 would allow it")
         assert (await listen.event("refused"))["reason"] == event["reason"]
         nursery.cancel_scope.cancel()
+
+
+@needs("curl")
+@needs("dig")
+async def test_all_kinds_of_forwards_with_a_key(tunnel: Tunnel, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    key = str(tmp_path / "key")
+    assert (await run(sys.executable, "-m", "muxfs", "keygen", key))[0] == 0
+    async with trio.open_nursery() as nursery, name_server() as server:
+        port = await serve(nursery, web)
+        options = ("-D", "0", "-U", f"0:localhost:{server}", "-R", f"0:{port}", "--key-file", key)
+        listen = await forwarded(tunnel, *options, dial=("--key-file", key))
+        socks, dns = listen.ports()
+        there = (await listen.event("remote-listening"))["bound"]
+        proxy = ("--socks5-hostname", f"127.0.0.1:{socks}")
+        for words in ((*proxy, f"http://localhost:{port}/"), (f"http://{there}/",)):
+            code, body, said = await run("curl", "-sS", *words)
+            assert (code, body) == (0, PAGE), said
+        _, body, said = await run("dig", "@127.0.0.1", "-p", str(dns), "+short", "a.example", "A")
+        assert body == b"192.0.2.7\n", said
+        nursery.cancel_scope.cancel()

@@ -174,6 +174,20 @@ async def test_an_unreachable_port_does_not_end_the_association() -> None:
         assert not [e for e in far.events if isinstance(e, Ended)]
 
 
+async def test_an_error_of_an_earlier_datagram_costs_no_later_one() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        where = gone.getsockname()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(where)
+        sock.send(b"into the void")
+        await trio.lowlevel.wait_readable(sock)  # the error
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as back:
+            back.bind(where)
+            datagrams.send_or_drop(sock, b"now")
+            assert back.recv(10) == b"now"
+
+
 async def test_without_a_session_datagrams_are_dropped_and_nothing_waits() -> None:
     fs = MemoryFilesystem()
     forward = Forward(Port(0), Target("localhost", 1), Kind.UDP)
