@@ -275,13 +275,12 @@ async def name_server() -> AsyncIterator[int]:
             record = b"\xc0\x0c" + kind + b"\0\1\0\0\0\x3c" + struct.pack("!H", len(data))
             await sock.sendto(head + record + data, client)
 
-    sock = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    await sock.bind(("127.0.0.1", 0))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(serve)
-        yield sock.getsockname()[1]
-        nursery.cancel_scope.cancel()
-    sock.close()
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        await sock.bind(("127.0.0.1", 0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve)
+            yield sock.getsockname()[1]
+            nursery.cancel_scope.cancel()
 
 
 @needs("dig")
