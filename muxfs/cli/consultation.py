@@ -21,6 +21,7 @@ from muxfs.cli.output import LiveLine
 from muxfs.cli.settings import capacity
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
+from muxfs.config import SessionConfig
 from muxfs.core.wire import RING_OFFSET
 from muxfs.doctor import host, pair
 from muxfs.doctor.channel import Vanished
@@ -196,7 +197,8 @@ class Consultation:
 
 def run(args: argparse.Namespace) -> int:
     """Run the doctor. Raises Failure."""
-    plan = Plan(seconds=args.time, ring=RING_OFFSET + capacity(args.ring))
+    ring = SessionConfig().capacity if args.ring is None else capacity(args.ring)
+    plan = Plan(seconds=args.time, ring=RING_OFFSET + ring)
     consultation = Consultation(
         tunnel=tunnel.resolve(args.tunnel),
         plan=plan,

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peer", action="store_true")
     parser.add_argument("--wait", type=positive_duration, default=600.0, metavar="TIME")
     parser.add_argument("--time", type=positive_duration, default=20.0, metavar="TIME")
-    parser.add_argument("--ring", type=size, default=16 << 20, metavar="SIZE")
+    parser.add_argument("--ring", type=size, metavar="SIZE")
     parser.add_argument("--insecure-dir", action="store_true")
     parser.add_argument("--json", action="store_true")
 

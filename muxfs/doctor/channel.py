@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Final
 
-from muxfs.doctor.meeting import BEAT, Meeting
+from muxfs.doctor.meeting import IDLE_BEAT, Meeting
 from muxfs.doctor.patience import Patience
 from muxfs.doctor.slots import read_document
 
@@ -86,6 +86,6 @@ class Channel:
             self._meeting.slot.put(self._document)
 
     def _keep_beating(self) -> None:
-        while not self._ended.wait(BEAT):
+        while not self._ended.wait(IDLE_BEAT):
             with contextlib.suppress(OSError):
                 self._put()

@@ -28,7 +28,11 @@ AUTO: Final = "auto"
 PAGE: Final = 4096
 _WORD: Final = 8
 _END: Final = (1 << 63) - 1
-MOST_ROUNDS: Final = 1500
+_NOTED: Final = 2000
+_NOTED_LATER: Final = 64
+_MOST_NOTED: Final = 3000
+"""Of the numbers, the first ones are noted with their times, then each 64th: what both sides
+note is the same, and fits into a message however long they go on."""
 LEAST_ROUNDS: Final = 2
 _IDLE_POLLS: Final = 32
 _TICK: Final = 0.015
@@ -155,7 +159,7 @@ class Echo(Exercise):
     kind = "echo"
 
     def prepare(self) -> None:  # noqa: D102
-        self.torn = self.polls = 0
+        self.torn = self.polls = self.written = 0
         self.create(PAGE)
 
     def run(self) -> Outcome:  # noqa: D102
@@ -166,6 +170,7 @@ class Echo(Exercise):
             "access": self.access.name,
             "sent": list(self.sent.items()),
             "seen": list(self.seen.items()),
+            "written": self.written,
             "torn": self.torn,
             "polls": self.polls,
             "stall": stall,
@@ -178,14 +183,13 @@ class Echo(Exercise):
     def _lead(self) -> Outcome | None:
         end = time.monotonic() + self.seconds
         number = rounds = 0
-        while rounds < MOST_ROUNDS and (rounds < LEAST_ROUNDS or time.monotonic() < end):
+        while rounds < LEAST_ROUNDS or time.monotonic() < end:
             rounds += 1
             if rounds % 2:
                 number += 1
                 self.put(number)
             number += 1
-            self.sent[number] = time.monotonic()
-            self.put(number)
+            self._write(number)
             if self._wait_for(number) is None:
                 return self._explain(number)
             if rounds % 16 == 0:
@@ -202,8 +206,12 @@ class Echo(Exercise):
             if number == _END:
                 return None
             last = number
-            self.sent[number] = time.monotonic()
-            self.put(number)
+            self._write(number)
+
+    def _write(self, number: int) -> None:
+        _note(self.sent, number, time.monotonic())
+        self.put(number)
+        self.written = number
 
     def _wait_for(self, number: int) -> int | None:
         """Wait until the other side's number is at least `number`; None after the limit."""
@@ -216,7 +224,7 @@ class Echo(Exercise):
             if value is None:
                 self.torn += 1
             elif value >= number:
-                self.seen[value] = now
+                _note(self.seen, value, now)
                 return value
             if now > end:
                 return None
@@ -378,6 +386,11 @@ class Lock(Exercise):
 EXERCISES: Final[dict[str, type[Exercise]]] = {
     exercise.kind: exercise for exercise in (Echo, Torn, Stream, Lock)
 }
+
+
+def _note(times: dict[int, float], number: int, now: float) -> None:
+    if (number < _NOTED or number % _NOTED_LATER == 0) and len(times) < _MOST_NOTED:
+        times[number] = now
 
 
 def uniform(data: bytes, length: int) -> bool:

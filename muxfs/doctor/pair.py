@@ -32,6 +32,7 @@ changes after 0.98 s."""
 STREAM_LIMIT: Final = 5.0
 ANSWER_WITHIN: Final = 60.0
 """Seconds for an answer of a doctor that beats; one that does not is given up much sooner."""
+OTHER_VERSION: Final = "the two doctors are of different versions of muxfs"
 _ROUNDS_OF_PATIENCE: Final = 6
 TOTAL: Final = 20.0
 """Seconds of measuring that the shares below are made for."""
@@ -164,6 +165,8 @@ class Pair:
                 files.close()  # only now: until it had the answer, the leader used the last file
                 self.tell(request["step"], request["done"])
                 match request["do"]:
+                    case "hello" if request.get("format") != FORMAT:
+                        raise Vanished(OTHER_VERSION)
                     case "hello":
                         self.channel.send({"host": attrs.asdict(self.host)})
                     case "report":
@@ -242,7 +245,7 @@ class Programme:
 
     def _greet(self) -> Host:
         start = time.monotonic()
-        answer = self._pair.ask(self._request("hello", "the two doctors meet"))
+        answer = self._pair.ask(self._request("hello", "the two doctors meet", format=FORMAT))
         self._limit = max(self._limit, _ROUNDS_OF_PATIENCE * (time.monotonic() - start))
         return Host(**answer["host"])
 
@@ -252,9 +255,11 @@ class Programme:
             self._try(f"{DirectRead.name}+{name}", _SHARE)
         passed = [trial for trial in self._trials.values() if trial.passed]
         good = {trial.names[0].partition("+")[2] for trial in passed}
-        best = write if not good or write in good else min(good, key=list(self._plan.writes).index)
+        # what is chosen there, else the surest of those that passed
+        order = [write, DsyncWrite.name, *self._plan.writes]
+        best = min(good, key=order.index, default=write or DsyncWrite.name)
         for name in reads_beside(read if write else DirectRead.name, self._plan.reads):
-            self._try(f"{name}+{best or DsyncWrite.name}", _SHARE)
+            self._try(f"{name}+{best}", _SHARE)
 
     def _try(self, access: str, share: float) -> None:
         if access in self._trials:
@@ -362,8 +367,8 @@ def examine_together(
         probes.sweep(meeting.slot.probe)
         facts = pair.work()
         reason = None
-    except Vanished:
-        reason = "it missed this one"
+    except Vanished as error:
+        reason = str(error)
         raise
     except OSError as error:
         reason = error.strerror or str(error)

@@ -130,8 +130,7 @@ def _fault(leader: Outcome, follower: Outcome) -> Fault | None:
     if any((stall["shown"] or 0) >= stall["waited_for"] for stall, _ in stalls):
         return Fault.SLOW
     for stall, other in stalls:
-        written = max((number for number, _ in other["sent"]), default=0)
-        if written >= stall["waited_for"]:
+        if other["written"] >= stall["waited_for"]:
             return Fault.UNWRITTEN
     return Fault.SLOW
 

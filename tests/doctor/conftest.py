@@ -6,7 +6,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +40,7 @@ class Doctor:
 
     probes: ProbeDirectory
     plan: Plan
+    filesystem: Filesystem = NETWORK
     patience: Patience = attrs.field(factory=Patience)
     steps: list[str] = attrs.field(factory=list)
     results: queue.SimpleQueue[Any] = attrs.field(factory=queue.SimpleQueue)
@@ -56,9 +57,9 @@ class Doctor:
     def _work(self) -> dict[str, Any]:
         path = self.probes.path
         meeting = meet(self.probes, self.patience, PATIENCE, lambda: None)
-        here = Host.here(path, NETWORK)
+        here = Host.here(path, self.filesystem)
         return pair.examine_together(
-            meeting, self.probes, NETWORK, here, self.plan, self.patience, self._tell
+            meeting, self.probes, self.filesystem, here, self.plan, self.patience, self._tell
         )
 
     def _tell(self, step: str, done: float) -> None:
@@ -99,11 +100,12 @@ def place() -> Iterator[Path]:
 def doctors(place: Path) -> Start:
     """Give a function that starts two of them."""
 
-    def start(*plans: Plan) -> list[Doctor]:
+    def start(*plans: Plan, filesystems: Sequence[Filesystem] = (NETWORK, NETWORK)) -> list[Doctor]:
         found = []
-        for plan in plans:
+        for plan, filesystem in zip(plans, filesystems, strict=True):
             patience = Patience()
-            found.append(Doctor(ProbeDirectory(str(place), patience), plan, patience))
+            probes = ProbeDirectory(str(place), patience)
+            found.append(Doctor(probes, plan, filesystem, patience))
         for doctor in found:
             doctor.start()
         return found

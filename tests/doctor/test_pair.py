@@ -12,14 +12,17 @@ from typing import Any
 import attrs
 import pytest
 
-from muxfs.doctor import channel
+from muxfs.doctor import channel, pair
 from muxfs.doctor.channel import Vanished
+from muxfs.doctor.exercises import _note
 from muxfs.doctor.pair import Plan
 from muxfs.doctor.patience import Halted
 from muxfs.doctor.probes import STALE_AFTER
+from muxfs.doctor.slots import SLOT_SIZE, encode
 from muxfs.storage.access import DirectRead, DontneedRead, DsyncWrite, HeldRead
+from muxfs.storage.filesystem import Filesystem
 
-from .conftest import ALL_READS, ALL_WRITES, Start
+from .conftest import ALL_READS, ALL_WRITES, NETWORK, Start
 
 QUICK = Plan(seconds=0.5, ring=2 << 20, limit=0.5)
 
@@ -134,6 +137,39 @@ def test_nothing_is_ever_seen(doctors: Start, place: Path) -> None:
     assert report["recommendation"]["verdict"] == "problem"
     assert report["torn"] is None
     assert report["streams"] == [None, None]
+
+
+def test_each_host_has_its_own_choice(doctors: Start, place: Path) -> None:
+    """As where the one is the file server of the other."""
+    local = Filesystem("ext4", "/dev/sda", "/nowhere")
+    two = doctors(QUICK, QUICK, filesystems=(NETWORK, local))
+    report, _ = (doctor.result() for doctor in two)
+    assert report["automatic"] == report["trials"][0]["access"] == "auto"
+    assert sorted(report["trials"][0]["names"]) == ["cached+plain", "direct+dsync"]
+    assert {host["access"] for host in report["hosts"]} == {"cached+plain", "direct+dsync"}
+    # the others are tried with the surest way to write, though plain passes here, too
+    assert {"dontneed+dsync", "held+dsync"} <= {trial["access"] for trial in report["trials"]}
+    assert report["recommendation"]["access"] == "auto"
+
+
+def test_another_version(place: Path) -> None:
+    class Other:
+        def receive(self, _within: float) -> dict[str, Any]:
+            return {"do": "hello", "format": pair.FORMAT + 1, "step": "", "done": 0.0}
+
+    side = attrs.make_class("Side", {"leads": attrs.field(default=False)})()
+    follower = pair.Pair(Other(), side, QUICK, None, lambda *_: None)  # type: ignore[arg-type]
+    with pytest.raises(Vanished, match="different versions of muxfs"):
+        follower.work()
+
+
+def test_long_exercises_note_a_part() -> None:
+    times: dict[int, float] = {}
+    for number in range(1, 200_000):
+        _note(times, number, 12345.678901234567)
+    assert set(range(1, 1000)) < set(times)
+    half = SLOT_SIZE // 2  # both what was sent and what was seen must fit
+    assert len(encode({"sent": list(times.items())})) < half
 
 
 def test_a_strategy_that_is_refused(doctors: Start, place: Path) -> None:
