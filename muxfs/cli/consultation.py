@@ -26,6 +26,7 @@ from muxfs.core.wire import RING_OFFSET
 from muxfs.doctor import host, pair
 from muxfs.doctor.channel import Vanished
 from muxfs.doctor.findings import Finding, Verdict, worst
+from muxfs.doctor.judges import judge_directory
 from muxfs.doctor.meeting import NobodyCame, meet
 from muxfs.doctor.pair import Host, Plan
 from muxfs.doctor.patience import Halted, Patience
@@ -109,7 +110,6 @@ class Consultation:
 
     def _enter(self) -> bool:
         """Make or check the directory, as `listen` would; return whether to look at it closer."""
-        words = "mode and owner keep others out"
         try:
             self._made = tunnel.enter(self.tunnel, insecure=self.insecure)
         except Failure as failure:
@@ -117,9 +117,8 @@ class Consultation:
                 raise
             self._tell(Finding("directory", Verdict.PROBLEM, str(failure)))
             return os.path.isdir(self.tunnel.path)
-        if self._made:
-            words = f"did not exist, and can be made; {words}"
-        self._tell(Finding("directory", Verdict.OK, "not looked at" if self.insecure else words))
+        found = os.stat(self.tunnel.path)
+        self._tell(judge_directory(found.st_mode, found.st_uid, made=bool(self._made)))
         return True
 
     def _conclude(self, report: dict[str, Any] | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +25,18 @@ SLOW_FILLING: Final = 1 << 20
 """Bytes a second."""
 
 _OK, _WARNING, _PROBLEM = Verdict.OK, Verdict.WARNING, Verdict.PROBLEM
+
+
+def judge_directory(mode: int, owner: int, *, made: bool) -> Finding:
+    """Judge who may write to the tunnel's directory; `made`: it did not exist before."""
+    permissions = stat.S_IMODE(mode)
+    whose = "yours" if owner == os.geteuid() else f"of uid {owner}"
+    found = f"mode {permissions:04o}, {whose}" + (", made for this look" if made else "")
+    facts = {"mode": f"{permissions:04o}", "owner": owner, "made": made}
+    if owner != os.geteuid() or permissions & 0o022:
+        advice = "others can put files there: muxfs uses it only with --insecure-dir"
+        return Finding("directory", _WARNING, found, advice, facts)
+    return Finding("directory", _OK, found, facts=facts)
 
 
 def judge_filesystem(filesystem: Filesystem, chosen: str) -> Finding:

@@ -25,6 +25,22 @@ def nfs(*options: str) -> Filesystem:
 
 
 @pytest.mark.parametrize(
+    ("mode", "other", "verdict"),
+    [
+        (0o40700, 0, Verdict.OK),
+        (0o40755, 0, Verdict.OK),
+        (0o40770, 0, Verdict.WARNING),
+        (0o40777, 0, Verdict.WARNING),
+        (0o40700, 1, Verdict.WARNING),
+    ],
+)
+def test_directories(mode: int, other: int, verdict: Verdict) -> None:
+    finding = judges.judge_directory(mode, os.geteuid() + other, made=False)
+    assert finding.verdict is verdict
+    assert finding.found.startswith(f"mode 0{mode & 0o777:o}, ")
+
+
+@pytest.mark.parametrize(
     ("filesystem", "verdict"),
     [
         (nfs(), Verdict.OK),
