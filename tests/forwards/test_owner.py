@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,9 @@ async def test_a_reset_connection_is_nobodys_though_its_address_is_in_use_again(
     address = client.getsockname()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
+    hung_up = select.poll()
+    hung_up.register(accepted, 0)
+    assert hung_up.poll(10_000)  # the kernel may take the reset up later
     with accepted, socket.socket(server.family) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(address)
