@@ -38,7 +38,7 @@ from muxfs.info import (
     Stranger,
 )
 from muxfs.pump import EAGER_SIZE, Pump
-from muxfs.sealing.key import make_sealer
+from muxfs.sealing.key import least_generation, make_sealer
 from muxfs.storage.base import Progress, Storage
 from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
@@ -406,10 +406,11 @@ async def _start(
         items = (*engine_config.items, (ItemType.REPLACES, replaced))
         engine_config = attrs.evolve(engine_config, items=items)
     peer_head = await storage.reader.read(0, wire.HEAD_LENGTH)
+    least = 0 if config.key is None else least_generation()
     engine = Engine.start(
         role,
         engine_config,
-        link.first_generation(own_head, peer_head, role, blocks),
+        max(link.first_generation(own_head, peer_head, role, blocks), least),
         os.urandom,
         trio.current_time(),
         blocks=blocks,

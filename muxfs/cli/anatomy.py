@@ -16,7 +16,10 @@ from typing import Final
 import attrs
 
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
+from muxfs.cli.seals import blocks_for, remark
 from muxfs.core import wire
+from muxfs.core.link import proven_birth
+from muxfs.core.proof import Blocks
 from muxfs.core.wire import (
     ALIGNMENT,
     BATCH_HEADER,
@@ -34,6 +37,7 @@ from muxfs.core.wire import (
     Status,
 )
 from muxfs.errors import printable
+from muxfs.sealing.key import Key
 from muxfs.units import amount, span
 
 DATA_ERROR: Final = os.EX_DATAERR
@@ -56,9 +60,11 @@ class Found:
     pad: bool
     whole: bool
     """Whether its checksum holds."""
+    sealed: bool
+    """Whether only the two sides can tell what is in it, and whether it is whole."""
 
 
-def explain(path: str, *, batches: int) -> int:
+def explain(path: str, *, batches: int, key: Key | None = None) -> int:
     """Print what is in a file; the last `batches` of its ring, 0 for all. Raises Failure."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -68,18 +74,20 @@ def explain(path: str, *, batches: int) -> int:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise Failure(f"{path} is not a file", NO_INPUT)
-        return _explain_open(descriptor, path, found.st_size, batches)
+        blocks = blocks_for(key, os.path.dirname(os.path.abspath(path)))
+        return _explain_open(descriptor, path, found.st_size, batches, blocks)
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
     finally:
         os.close(descriptor)
 
 
-def _explain_open(descriptor: int, path: str, size: int, batches: int) -> int:
+def _explain_open(descriptor: int, path: str, size: int, batches: int, blocks: Blocks) -> int:
     head = os.pread(descriptor, wire.HEAD_LENGTH, 0)
     print(f"{printable(path)}: {size} bytes")
-    birth = _print_birth(head)
-    newest = _print_statuses(head)
+    birth = _print_birth(head, blocks)
+    named = Role.LISTEN if os.path.basename(path) == Role.LISTEN.file_name else Role.DIAL
+    newest = _print_statuses(head, blocks, birth.role if birth else named)
     start = birth.ring_offset if birth else wire.RING_OFFSET
     end = min(size, start + birth.capacity) if birth else size
     if birth and size < start + birth.capacity:
@@ -93,7 +101,7 @@ def _explain_open(descriptor: int, path: str, size: int, batches: int) -> int:
 # Head
 
 
-def _print_birth(head: bytes) -> Birth | None:
+def _print_birth(head: bytes, blocks: Blocks) -> Birth | None:
     print("\nbirth block")
     try:
         birth = wire.decode_birth(head[:PAGE])
@@ -106,12 +114,14 @@ def _print_birth(head: bytes) -> Birth | None:
     if birth is None:
         _line("not valid", _why_not(head[:PAGE], wire.BIRTH_MAGIC))
         return None
+    birth = proven_birth(head, birth.role, blocks) or birth
     _line("written by", f"the {birth.role.name.lower()} side")
-    for item in (ItemType.SOFTWARE, ItemType.HOST, ItemType.PROCESS, ItemType.USER):
-        _line(item.name.lower(), _text(birth.text(item)))
-    _line("started", _text(birth.text(ItemType.STARTED)))
-    if birth.text(ItemType.LABEL):
-        _line("label", _text(birth.text(ItemType.LABEL)))
+    if said := remark(head[:PAGE], blocks):
+        _line("key", said)
+    elif blocks.keyed:
+        _line("key", "sealed with the key given")
+    if not (said and birth.item(ItemType.SEALED)):
+        _print_people(birth)
     _line("incarnation", _incarnation(birth.incarnation))
     _line("version", f"{wire.VERSION_MAJOR}.{birth.version_minor}")
     _line("features", f"{birth.features_offered:#x} offered, {birth.features_required:#x} required")
@@ -126,16 +136,31 @@ def _print_birth(head: bytes) -> Birth | None:
     return birth
 
 
-def _print_statuses(head: bytes) -> Status | None:
-    statuses = wire.decode_statuses(head)
+def _print_people(birth: Birth) -> None:
+    for item in (ItemType.SOFTWARE, ItemType.HOST, ItemType.PROCESS, ItemType.USER):
+        _line(item.name.lower(), _text(birth.text(item)))
+    _line("started", _text(birth.text(ItemType.STARTED)))
+    if birth.text(ItemType.LABEL):
+        _line("label", _text(birth.text(ItemType.LABEL)))
+
+
+def _print_statuses(head: bytes, blocks: Blocks, writer: Role) -> Status | None:
+    def decode(page: bytes) -> Status | None:
+        return blocks.decode_status(page, writer) or wire.clear_status(page)
+
+    statuses = wire.decode_statuses(head, decode)
     newest = statuses[-1] if statuses else None
     for slot in (0, 1):
         page = head[PAGE * (slot + 1) : PAGE * (slot + 2)]
-        status = wire.decode_status(page)
+        status = decode(page)
         if status is None:
             print(f"\nstatus slot {slot}: not valid: {_why_not(page, wire.STATUS_MAGIC)}")
             continue
         print(f"\nstatus slot {slot}: {'newest' if status == newest else 'older'}")
+        if blocks.decode_status(page, writer) is None:
+            found = wire.split_status(page)
+            sealed = found is not None and found.flags & wire.STATUS_SEALED
+            _line("key", "sealed, and not proven" if sealed else "not sealed")
         _print_status(status)
     return newest
 
@@ -195,7 +220,9 @@ def scan(
         if found is None:
             continue
         in_place = capacity is None or found.position % capacity == offset - start
-        if found.whole and in_place:
+        if found.sealed and in_place:
+            yield found
+        elif found.whole and in_place:
             skip_to = offset + wire.align(found.length)
             yield found
         elif found.epoch == epoch and in_place:
@@ -220,9 +247,9 @@ def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | Non
     header = wire.decode_batch_header(head, epoch, position)
     if header is None or position % ALIGNMENT:
         return None
-    length = BATCH_HEADER + header.body_length
+    length = header.length
     fits = length <= min(wire.MAX_MAX_BATCH, end - offset)
-    data = os.pread(descriptor, length, offset) if fits else b""
+    data = os.pread(descriptor, length, offset) if fits and not header.sealed else b""
     whole = fits and len(data) == length and wire.verify_batch(memoryview(data))
     return Found(
         offset,
@@ -233,6 +260,7 @@ def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | Non
         header.frame_count,
         header.pad,
         whole,
+        header.sealed,
     )
 
 
@@ -262,6 +290,9 @@ def _print_batch(descriptor: int, batch: Found) -> None:
         f"  position {batch.position} at offset {batch.offset}: "
         f"{batch.length} bytes, ack {batch.ack}, {kind}"
     )
+    if batch.sealed:
+        print("    sealed: only the two sides could read it")
+        return
     if not batch.whole:
         print("    not whole: its checksum does not hold (torn, or overwritten)")
         return

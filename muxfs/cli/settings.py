@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import os
-from collections.abc import Mapping
-from typing import Final
 
+from muxfs.cli import seals
 from muxfs.cli.failures import USAGE, Failure
 from muxfs.cli.output import NORMAL, QUIET, VERBOSE, Output
 from muxfs.config import LEAST_TIMEOUT, MAX_TIME, SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
-from muxfs.errors import UnusableKey
-from muxfs.sealing.files import load_key
-from muxfs.sealing.key import Key
 from muxfs.storage.access import Access, UnknownStrategy
 from muxfs.units import amount
-
-KEY_VARIABLE: Final = "MUXFS_KEY_FILE"
 
 
 def output(args: argparse.Namespace) -> Output:
@@ -37,24 +30,9 @@ def session_config(args: argparse.Namespace) -> SessionConfig:
         access=None if args.access is None else access(args.access),
         any_owner=args.insecure_dir,
         takeover=args.takeover,
-        key=key(args.key_file),
+        key=seals.key(args.key_file),
         label=args.label,
     )
-
-
-def key(path: str | None, environ: Mapping[str, str] = os.environ) -> Key | None:
-    """Read the key file that was asked for; None if none was. Raises Failure."""
-    source = "--key-file"
-    if path is None:
-        source, path = KEY_VARIABLE, environ.get(KEY_VARIABLE)
-    if path is None:
-        return None
-    if not path:  # a script whose own variable is empty: not to go on without a key
-        raise Failure(f"{source} is given, but names no file", USAGE)
-    try:
-        return load_key(path)
-    except UnusableKey as error:
-        raise Failure(str(error), error.exit_code) from error
 
 
 def _patience(args: argparse.Namespace) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 
 HELP = """\
-usage: muxfs status [--json] [TUNNEL]
+usage: muxfs status [--json] [--key-file FILE] [TUNNEL]
 
 Show both ends of a tunnel: who runs them since when, whether they are connected, and
 their traffic, as they tell in their mailbox files; without TUNNEL, of all tunnels in
 ~/.muxfs (or $MUXFS_HOME). Works on every host that sees the directory, and disturbs
 nobody. Takes some seconds where an end runs on another host, to see it alive.
 
-  --json       one JSON object
-  -h, --help   this text
+  --json           one JSON object
+  --key-file FILE  the key of sealed sessions: without it only what anybody can read
+                   is shown of them (or: MUXFS_KEY_FILE)
+  -h, --help       this text
 
 states:
   established   both ends live and know each other
@@ -27,10 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
     parser.add_argument("tunnel", metavar="TUNNEL", nargs="?")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--key-file", metavar="FILE")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it. Raises Failure."""
-    from muxfs.cli import survey  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import seals, survey  # noqa: PLC0415  (start-up time)
 
-    return survey.show(args.tunnel, as_json=args.json)
+    return survey.show(args.tunnel, as_json=args.json, key=seals.key(args.key_file))

@@ -17,7 +17,10 @@ import attrs
 from muxfs import process
 from muxfs.cli import tunnel as tunnels
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
+from muxfs.cli.seals import blocks_for, remark
 from muxfs.core import wire
+from muxfs.core.link import previous_life
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks
 from muxfs.core.wire import (
     Birth,
     Code,
@@ -28,6 +31,7 @@ from muxfs.core.wire import (
     Status,
 )
 from muxfs.errors import printable
+from muxfs.sealing.key import Key
 from muxfs.storage.filesystem import default_access, find_filesystem
 from muxfs.units import amount, span
 
@@ -49,6 +53,8 @@ class View:
     status: Status | None = None
     trouble: str = ""
     """Why there is nothing to be seen."""
+    remark: str = ""
+    """Why it is only a part, or not to be believed."""
 
     @property
     def signs(self) -> tuple[object, ...]:
@@ -87,6 +93,7 @@ class Side:
 
     role: Role
     path: str
+    blocks: Blocks = CHECKSUM_BLOCKS
     first: View = View()
     last: View = View()
     alive: bool | None = None
@@ -94,7 +101,7 @@ class Side:
 
     def look(self) -> None:
         """Look at the file, and judge."""
-        self.last = read(self.path)
+        self.last = read(self.path, self.role, self.blocks)
         if self.first.birth is None:
             self.first = self.last
         self.alive = self._judge()
@@ -127,6 +134,8 @@ class Side:
         """Return what is known, for programs."""
         birth, status = self.last.birth, self.last.status
         facts: dict[str, object] = {"condition": self.condition, "trouble": self.last.trouble}
+        if self.last.remark:
+            facts["remark"] = self.last.remark
         if birth is not None:
             facts |= {
                 "host": printable(birth.text(ItemType.HOST)),
@@ -191,9 +200,9 @@ class Found:
     sessions: list[Session]
 
 
-def show(text: str | None, *, as_json: bool) -> int:
+def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
     """Print the state of one tunnel, or of all. Raises Failure."""
-    found = list(_find_all()) if text is None else [_find(text)]
+    found = list(_find_all(key)) if text is None else [_find(text, key)]
     watch([side for tunnel in found for session in tunnel.sessions for side in session.sides])
     if as_json:
         print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found]}))
@@ -218,10 +227,10 @@ def watch(sides: Sequence[Side]) -> None:
                 side.alive = False
 
 
-def _find(text: str) -> Found:
+def _find(text: str, key: Key | None) -> Found:
     tunnel = tunnels.resolve(text)
     try:
-        return _examine(text, tunnel.path)
+        return _examine(text, tunnel.path, key)
     except FileNotFoundError:
         raise Failure(f"no such tunnel: {tunnel.path}", NO_INPUT) from None
     except OSError as error:
@@ -230,7 +239,7 @@ def _find(text: str) -> Found:
         ) from error
 
 
-def _find_all() -> Iterator[Found]:
+def _find_all(key: Key | None) -> Iterator[Found]:
     home = tunnels.tunnels_home()
     try:
         names = sorted(os.listdir(home))
@@ -240,27 +249,29 @@ def _find_all() -> Iterator[Found]:
         raise Failure(f"cannot read {home}: {error.strerror}", exit_code_of(error)) from error
     for name in names:
         try:
-            yield _examine(name, os.path.join(home, name))
+            yield _examine(name, os.path.join(home, name), key)
         except OSError:
             continue  # a file, or a tunnel that is being removed
 
 
-def _examine(name: str, path: str) -> Found:
+def _examine(name: str, path: str, key: Key | None) -> Found:
     sessions = os.path.join(path, tunnels.SESSIONS)
     names = sorted(os.listdir(sessions))
     place = f"{path} on {find_filesystem(path).describe()}"
-    return Found(name, path, place, [_session(sessions, number) for number in names])
+    return Found(name, path, place, [_session(sessions, number, key) for number in names])
 
 
-def _session(sessions: str, number: str) -> Session:
+def _session(sessions: str, number: str, key: Key | None = None) -> Session:
     directory = os.path.join(sessions, number)
+    blocks = blocks_for(key, directory)
     listen, dial = (
-        Side(role, os.path.join(directory, role.file_name)) for role in (Role.LISTEN, Role.DIAL)
+        Side(role, os.path.join(directory, role.file_name), blocks)
+        for role in (Role.LISTEN, Role.DIAL)
     )
     return Session(number, listen, dial)
 
 
-def read(path: str) -> View:
+def read(path: str, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:
     """Look at a mailbox file as its server has it now."""
     directory = os.path.dirname(path)
     try:
@@ -277,21 +288,24 @@ def read(path: str) -> View:
         return View(trouble="no file")
     except OSError as error:
         return View(trouble=error.strerror or str(error))
-    return decode(head)
+    return decode(head, role, blocks)
 
 
-def decode(head: bytes) -> View:
-    """Decode the head of a mailbox."""
+def decode(head: bytes, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:
+    """Decode the head of a mailbox: what the key proves, or what everybody can read."""
+    page = head[: wire.PAGE]
     try:
-        birth = wire.decode_birth(head[: wire.PAGE])
+        birth = wire.decode_birth(page)
     except IncompatibleVersion as error:
         return View(trouble=f"written by another muxfs, with {error}")
     except ProtocolViolation as error:
         return View(trouble=str(error))
     if birth is None:
         return View(trouble="nothing valid in the file")
-    own = [s for s in wire.decode_statuses(head) if s.incarnation == birth.incarnation]
-    return View(birth, own[-1] if own else None)
+    life = previous_life(head, role, blocks)
+    if life is None:
+        return View(trouble="nothing valid in the file")
+    return View(life.birth, life.status, remark=remark(page, blocks))
 
 
 # Words
@@ -327,7 +341,7 @@ def _describe(side: Side) -> Iterator[str]:
         yield f"{role}  {side.condition}: {side.last.trouble}"
         return
     facts = side.facts()
-    who = [f"{facts['host'] or 'an unnamed host'}"]
+    who = [str(facts["host"])] if facts["host"] else []
     if facts["pid"] is not None:
         who.append(f"pid {facts['pid']}")
     if facts["user"]:
@@ -336,11 +350,13 @@ def _describe(side: Side) -> Iterator[str]:
         who.append(str(facts["label"]))
     if facts["started"]:
         who.append(f"since {facts['started']}")
+    if side.last.remark:
+        who.append(side.last.remark)
     # the reason of a good end is written for the other side
     good = facts.get("code") == Code.SHUTDOWN.name
     reason = "in good order" if good else facts.get("reason") or facts.get("code")
     end = f" ({reason})" if reason else ""
-    yield f"{role}  {side.condition}{end}: {', '.join(who)}"
+    yield f"{role}  {side.condition}{end}: {', '.join(who) or 'an unnamed host'}"
     if counts := _counts(side.last.report):
         yield f"        {counts}"
     if access := side.last.access:

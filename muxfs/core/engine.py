@@ -552,8 +552,6 @@ class Engine:
         its = birth.incarnation if birth else None
         if birth is not None and its == mine:
             return
-        if birth is not None and self.blocks.keyed and self.link.established:
-            return  # it may be an old one of ours: the peer's word counts (section 17)
         if birth is not None and its is not None and its > mine:
             self._superseded(birth)
         elif its is not None and its.generation == mine.generation:

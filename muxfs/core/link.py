@@ -160,7 +160,7 @@ class Link:
         birth = self._decode_birth(head)
         if birth is None:
             meetings += self._watch_stranger(head)
-        elif self._is_new(birth) and self._may_be_met(birth, found):
+        elif self._is_new(birth):
             self._adopt(birth)
             meetings.append(Meeting.NEW_PEER)
         self._looked = True
@@ -218,17 +218,6 @@ class Link:
         self._told.add(stranger.why)
         self.stranger = stranger
         return [Meeting.STRANGER]
-
-    def _may_be_met(self, birth: Birth, found: list[Status]) -> bool:
-        """Whether a new incarnation may take the place of the known one (section 17).
-
-        With a key, one that we talk to gives way only to one that echoes us: an old block,
-        put there by somebody who cannot make one, ends nothing.
-        """
-        if not (self.blocks.keyed and self.established):
-            return True
-        status = newest_status(found, birth.incarnation)
-        return status is not None and status.echo == self.own.incarnation
 
     def _is_new(self, birth: Birth) -> bool:
         if birth.role is not self.role.peer:

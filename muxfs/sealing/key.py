@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from datetime import UTC, datetime
 from typing import Final
 
 import attrs
@@ -78,6 +79,15 @@ def session_name(path: str) -> str:
     real = os.path.realpath(path)
     tunnel = os.path.dirname(os.path.dirname(real))
     return f"{os.path.basename(tunnel)}/{os.path.basename(real)}"
+
+
+def least_generation() -> int:
+    """Return the first generation of a life that begins now: seconds since 1970.
+
+    So what was sealed in earlier lives is old even where all files were deleted since. It is
+    a lower bound; nothing but that depends on clocks.
+    """
+    return int(datetime.now(UTC).timestamp())
 
 
 def make_sealer(key: Key) -> Sealer:

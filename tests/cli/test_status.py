@@ -175,7 +175,7 @@ def test_ends_on_other_hosts_are_watched(
         for role in beating:
             data = heads[role]
             assert data is not None
-            echo = survey.decode(data).status
+            echo = survey.decode(data, Role.DIAL).status
             assert echo is not None
             newer = head(role, beat=2, echo=echo.echo)[status_offset(2) :][:PAGE]
             with (tmp_path / role.file_name).open("r+b") as file:
@@ -217,7 +217,7 @@ def test_texts_of_the_other_side_are_escaped(
     ],
 )
 def test_reports_that_make_no_sense(report: bytes) -> None:
-    view = survey.decode(head(Role.DIAL, report=report[:3000]))
+    view = survey.decode(head(Role.DIAL, report=report[:3000]), Role.DIAL)
     assert (view.report, view.access) == ({}, "")
 
 
@@ -241,9 +241,9 @@ def test_access_of_a_side(tmp_path: Path, capsys) -> None:
 def test_any_bytes(garbage: bytes, at: int) -> None:
     data = bytearray(head(Role.LISTEN))
     data[at : at + len(garbage)] = garbage
-    view = survey.decode(bytes(data))
+    view = survey.decode(bytes(data), Role.DIAL)
     assert view.birth is not None or view.trouble
-    assert survey.decode(garbage).birth is None
+    assert survey.decode(garbage, Role.DIAL).birth is None
 
 
 def test_a_file_that_is_a_trap(tmp_path: Path) -> None:
@@ -251,5 +251,8 @@ def test_a_file_that_is_a_trap(tmp_path: Path) -> None:
 
     os.mkfifo(tmp_path / "listen.mbx")
     (tmp_path / "dial.mbx").symlink_to("/etc/passwd")
-    assert survey.read(str(tmp_path / "listen.mbx")).trouble
-    assert survey.read(str(tmp_path / "dial.mbx")).trouble == "Too many levels of symbolic links"
+    assert survey.read(str(tmp_path / "listen.mbx"), Role.LISTEN).trouble
+    assert (
+        survey.read(str(tmp_path / "dial.mbx"), Role.DIAL).trouble
+        == "Too many levels of symbolic links"
+    )

@@ -25,6 +25,7 @@ from muxfs.core.conversation import Conversation
 from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State
 from muxfs.core.events import Established, Event, Failed
 from muxfs.core.flight import MOST_WRITES, Write
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, clear_birth
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import (
     HEAD_LENGTH,
@@ -40,6 +41,7 @@ from muxfs.storage.memory_file import MemoryFile, random_tear, random_versions
 VERSIONS: Final = 6
 """How many versions of each page a reader may be shown."""
 
+COPIES: Final = 8
 POLL: Final = 0.05
 CHECK_OWN_FILE: Final = 10.0
 """Seconds between looks at the own file while the world runs by itself."""
@@ -447,6 +449,7 @@ class World:
 
     configs: dict[Role, EngineConfig]
     rng: random.Random
+    make_blocks: Callable[[], Blocks] = lambda: CHECKSUM_BLOCKS
     allowed_failures: frozenset[Code] = frozenset({Code.STORAGE})
     now: float = 1000.0
     stale: float = 0.0
@@ -455,6 +458,8 @@ class World:
     processes: list[Process] = attrs.field(factory=list)
     lives: list[Process] = attrs.field(factory=list)
     ends: dict[tuple[Key, Role], End] = attrs.field(factory=dict)
+    copies: list[bytes] = attrs.field(factory=list)
+    """What a stranger who can read the directory has of both files, from earlier moments."""
     delivered: int = 0
     established: int = 0
     ghosts: list[tuple[MemoryFile, Write]] = attrs.field(factory=list)
@@ -504,6 +509,24 @@ class World:
             data = bytes(length) if how == "zero" else rng.randbytes(length)
             file.write(start, [data[: file.size - start]])
 
+    def copy(self, role: Role, rng: random.Random) -> None:
+        """Let a stranger take a copy of a mailbox."""
+        file = self.files[role]
+        if file is not None:
+            self.copies.append(file.read(0, file.size))
+            if len(self.copies) > COPIES:
+                del self.copies[rng.randrange(COPIES)]
+
+    def put_back(self, role: Role, rng: random.Random) -> None:
+        """Let a stranger write a part of a copy, whose ever it was, into a mailbox."""
+        file = self.files[role]
+        if file is None or not self.copies:
+            return
+        copy = rng.choice(self.copies)
+        start = rng.choice((0, 0, PAGE, 2 * PAGE, RING_OFFSET))
+        length = rng.choice((PAGE, HEAD_LENGTH, len(copy)))
+        file.write(start, [copy[start : start + length][: max(0, file.size - start)]])
+
     def log(self, process: Process, write: Write) -> None:
         """Check what is written against everything that ever was."""
         data = b"".join(write.buffers)
@@ -532,14 +555,14 @@ class World:
 
     def _log_head(self, process: Process, offset: int, data: bytes) -> None:
         check(len(data) <= PAGE, process, "writes a head block longer than its page")
-        status = wire.decode_status(data)
+        status = wire.clear_status(data)
         if status is not None:
             last = process.beats.get(status.incarnation, 0)
             check(status.beat == last + 1, process, "beat", status.beat, "after", last)
             check(offset == wire.status_offset(status.beat), process, "a status astray")
             process.beats[status.incarnation] = status.beat
         else:
-            birth = wire.decode_birth(data)
+            birth = clear_birth(data)
             check(offset == 0 and birth is not None, process, "writes rubbish")
             process.highest = birth.incarnation.generation if birth else 0
             process.birth = data
@@ -559,12 +582,14 @@ class World:
         own.truncate(max(own.size, self.size(role)))
         peer = self.files[role.peer]
         peer_head = peer.read(0, HEAD_LENGTH, self.choose()) if peer else b""
+        blocks = self.make_blocks()
         engine = Engine.start(
             role,
             self.configs[role],
-            link.first_generation(own_head, peer_head, role),
+            link.first_generation(own_head, peer_head, role, blocks),
             self.rng.randbytes,
             self.now,
+            blocks=blocks,
         )
         engine.speculate = self.rng.random() < 0.5
         process = Process(self, role, next(self._numbers), engine, own, peer)
@@ -806,6 +831,7 @@ class Chances:
     damages: bool = True
     twins: bool = False
     stale_start: bool = True
+    replays: bool = False
 
 
 def _some_process(world: World, rng: random.Random) -> Process | None:
@@ -839,6 +865,9 @@ def step(world: World, rng: random.Random, chances: Chances) -> None:
         world.run(rng.choice((0.1, 0.5, 3.0)), serve if rng.random() < 0.5 else None)
     elif chances.damages and rng.random() < 0.3:
         world.damage(process.role, rng.choice(DAMAGES), rng)
+    elif chances.replays and rng.random() < 0.8:
+        world.copy(rng.choice(list(Role)), rng)
+        world.put_back(rng.choice(list(Role)), rng)
     else:
         process.look_after_files()
     world.reap()
@@ -892,11 +921,17 @@ def _step_application(process: Process, rng: random.Random) -> None:
         act(end)
 
 
-def explore(seed: int, steps: int = 150, chances: Chances | None = None) -> World:
+def explore(
+    seed: int,
+    steps: int = 150,
+    chances: Chances | None = None,
+    make_blocks: Callable[[], Blocks] = lambda: CHECKSUM_BLOCKS,
+) -> World:
     """Run one random schedule to its end, which must be good. Raises Broken."""
     rng = random.Random(seed)
     chances = chances or Chances()
     world = World.of(configs_of(rng), seed + 1)
+    world.make_blocks = make_blocks
     for role in rng.sample(list(Role), 2):
         world.start(role)
     for _ in range(steps):

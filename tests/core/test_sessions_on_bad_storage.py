@@ -61,8 +61,6 @@ roles = st.sampled_from(Role)
 class BadStorage(RuleBasedStateMachine):
     """One process of each role, and every fault of the storage."""
 
-    twins = False
-
     @initialize(seed=seeds)
     def begin(self, seed: int) -> None:
         self.world = World.of(configs_of(random.Random(seed)), seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from muxfs.sealing.files import create_key
 from tests.limits import bound
 
 from .process import Tunnel, open_tunnel
@@ -54,7 +55,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def tunnel(place: Path, tmp_path: Path) -> AsyncIterator[Tunnel]:
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    """Give what both commands get: a key, where the test asks for it ("sealed")."""
+    if getattr(request, "param", "plain") == "plain":
+        return []
+    create_key(tmp_path / "key")
+    return ["--key-file", str(tmp_path / "key")]
+
+
+@pytest.fixture
+async def tunnel(place: Path, options: list[str], tmp_path: Path) -> AsyncIterator[Tunnel]:
     """Give a tunnel that nothing runs on yet."""
     async with open_tunnel(place, tmp_path) as tunnel:
+        tunnel.options = options
         yield tunnel

@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
+import pytest
 import trio
 
 EVENT_TIMEOUT = 60.0
 """Seconds; virtual machines of CI were seen to stand still for 26 of them."""
+also_sealed = pytest.mark.parametrize("options", ["plain", "sealed"], indirect=True)
+"""Runs a test once more, with a key on both sides."""
 CLEAN_EXITS = (0, 128 + signal.SIGTERM)
 
 Event = dict[str, Any]
@@ -117,13 +120,16 @@ class Tunnel:
     directory: Path
     logs: Path
     nursery: trio.Nursery
+    options: Sequence[str] = ()
+    """Of both commands."""
     sides: list[Side] = attrs.field(factory=list)
 
     async def run(self, command: str, *arguments: str) -> Side:
         """Start `muxfs COMMAND DIRECTORY ARGUMENTS... --json` and follow what it says."""
         name = f"{command}-{len(self.sides)}"
         log = self.logs / f"{name}.stderr"
-        argv = [sys.executable, "-m", "muxfs", command, str(self.directory), *arguments, "--json"]
+        argv = [sys.executable, "-m", "muxfs", command, str(self.directory), *arguments]
+        argv += [*self.options, "--json"]
         side = Side(name, await self.open(command, argv, log), log)
         self.sides.append(side)
         self.nursery.start_soon(side.follow)

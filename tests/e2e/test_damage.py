@@ -26,7 +26,7 @@ from .net import (
     send_pattern,
     serve,
 )
-from .process import Tunnel
+from .process import Tunnel, also_sealed
 
 LENGTH = 48 * MIB
 DAMAGE_AT = 4 * MIB
@@ -81,6 +81,8 @@ def leaves(group: BaseExceptionGroup[Reset]) -> Iterator[Reset]:
         else:
             yield error
 
+
+pytestmark = also_sealed
 
 DAMAGES = [unlink, truncate, halve, garble_all, garble_head, zero_ring, replace]
 

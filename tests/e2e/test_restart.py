@@ -21,7 +21,9 @@ from .net import (
     receive_exactly,
     serve,
 )
-from .process import CLEAN_EXITS, EVENT_TIMEOUT, Side, Tunnel
+from .process import CLEAN_EXITS, EVENT_TIMEOUT, Side, Tunnel, also_sealed
+
+pytestmark = also_sealed
 
 CONNECTIONS = 4
 ENDLESS = 0  # as the first byte of a connection: send until it breaks

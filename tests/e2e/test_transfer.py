@@ -22,7 +22,7 @@ from .net import (
     send_pattern,
     serve,
 )
-from .process import Tunnel
+from .process import Tunnel, also_sealed
 
 places = pytest.mark.parametrize("place", ["tmpfs", "disk"], indirect=True)
 
@@ -31,6 +31,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@also_sealed
 @places
 async def test_many_connections_full_duplex(tunnel: Tunnel, nursery: trio.Nursery) -> None:
     """20 connections at once, 2 MiB of random bytes each way, sha256 compared."""
@@ -95,12 +96,14 @@ async def test_two_connections_of_5_mib(tunnel: Tunnel, nursery: trio.Nursery) -
     await run_exchanges(tunnel, nursery, 2, 5 * MIB)
 
 
+@also_sealed
 @places
 async def test_smallest_ring(tunnel: Tunnel, nursery: trio.Nursery) -> None:
     """Forty times around a ring of 256 KiB, both full all the time."""
     await run_exchanges(tunnel, nursery, 4, 5 * MIB // 2, ["--ring", "256K"])
 
 
+@also_sealed
 @pytest.mark.parametrize("size", [1024, 64 * 1024, MIB])
 async def test_half_close_then_reply(tunnel: Tunnel, nursery: trio.Nursery, size: int) -> None:
     """The client's FIN arrives as FIN, and the reply still comes back, whole."""
@@ -137,6 +140,7 @@ async def test_server_half_closes_first(tunnel: Tunnel, nursery: trio.Nursery) -
         await received.wait()
 
 
+@also_sealed
 async def test_write_then_close(tunnel: Tunnel, nursery: trio.Nursery) -> None:
     """1 MiB, then close at once: all of it arrives, each of 20 times, from either end."""
     results, results_of_server = trio.open_memory_channel[str](1)
@@ -218,6 +222,7 @@ async def test_thousand_idle_streams(tunnel: Tunnel, nursery: trio.Nursery) -> N
         await stream.aclose()
 
 
+@also_sealed
 async def test_short_requests(tunnel: Tunnel, nursery: trio.Nursery) -> None:
     """500 requests by 16 workers: each answered, and each dialled exactly once."""
     dials = 0
