@@ -5,19 +5,23 @@ them. A connection begins with one byte that says what the client wants, and a n
 
     python -m bench.endpoints serve                 prints its port, serves until killed
     python -m bench.endpoints bulk PORT up|down     transfers until its standard input ends
+    python -m bench.endpoints upload PORT BYTES     prints JSON: bytes per second
+    python -m bench.endpoints echoes PORT ROUNDS steadily|mixed     prints JSON: their times
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
+import json
 import select
 import socket
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 ECHO, SINK, SOURCE, DIGEST = b"E", b"S", b"G", b"H"
 REQUEST = struct.Struct("!cQ")
@@ -26,6 +30,8 @@ BUFFER = 1 << 20
 TIMEOUT = 120.0
 ENDLESS = 1 << 62
 WARM = 32 << 20
+PAUSES = (0.0, 0.0, 0.001, 0.0, 0.003, 0.0, 0.0, 0.01, 0.0, 0.002, 0.0, 0.03)
+"""Between echoes that are mixed, in seconds; and a second one every 1,000 rounds."""
 
 
 class Truncated(Exception):
@@ -158,15 +164,35 @@ def open_echo(port: int) -> Iterator[Callable[[], float]]:
     """Give a function that does one round trip of one byte, and returns its seconds."""
     with connect(port) as connection:
         connection.sendall(REQUEST.pack(ECHO, 0))
+        bytes_sent = itertools.cycle([bytes([value]) for value in range(251)])
 
         def round_trip() -> float:
+            sent = next(bytes_sent)
             start = time.perf_counter()
-            connection.send(b"x")
-            if not connection.recv(1):
-                raise Truncated("the echo ended")
+            connection.send(sent)
+            received = connection.recv(2)
+            if received != sent:
+                raise Truncated(f"the echo of {sent!r} was {received!r}")
             return time.perf_counter() - start
 
         yield round_trip
+
+
+def echoes(port: int, rounds: int, pauses: Sequence[float]) -> dict[str, float]:
+    """Round trips on one connection; as many as there were before one was stuck or wrong."""
+    seconds = []
+    with contextlib.suppress(OSError, Truncated), open_echo(port) as round_trip:
+        for number, pause in zip(range(rounds), itertools.cycle(pauses), strict=False):
+            seconds.append(round_trip())
+            if pause or (len(pauses) > 1 and number % 1000 == 999):
+                time.sleep(pause or 1.0)
+    ordered = sorted(seconds)
+    return {
+        "rounds": len(ordered),
+        "p50 ms": ordered[len(ordered) // 2] * 1e3,
+        "p99 ms": ordered[len(ordered) * 99 // 100] * 1e3,
+        "max ms": ordered[-1] * 1e3,
+    }
 
 
 def short_connection(port: int) -> float:
@@ -207,8 +233,19 @@ def bulk(port: int, direction: str) -> None:
         print(count / (time.perf_counter() - start))
 
 
+def main(work: str, port: str = "", *arguments: str) -> None:
+    """Do what the command line says."""
+    match work, *arguments:
+        case ["serve"]:
+            serve()
+        case "bulk", direction:
+            bulk(int(port), direction)
+        case "upload", size:
+            print(json.dumps({"MB/s": int(size) / upload(int(port), int(size)) / 1e6}))
+        case "echoes", rounds, how:
+            pauses = PAUSES if how == "mixed" else (0.0,)
+            print(json.dumps(echoes(int(port), int(rounds), pauses)))
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve()
-    else:
-        bulk(int(sys.argv[2]), sys.argv[3])
+    main(*sys.argv[1:])

@@ -35,5 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it. Raises Failure."""
     from muxfs.cli import seals, survey  # noqa: PLC0415  (start-up time)
+    from muxfs.cli.patience import interruptibly  # noqa: PLC0415  (start-up time)
 
-    return survey.show(args.tunnel, as_json=args.json, key=seals.key(args.key_file))
+    def show() -> int:
+        return survey.show(args.tunnel, as_json=args.json, key=seals.key(args.key_file))
+
+    return interruptibly(show)

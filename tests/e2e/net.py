@@ -155,9 +155,9 @@ async def connect(port: int) -> trio.SocketStream:
     return trio.SocketStream(sock)
 
 
-async def serve(nursery: trio.Nursery, handler: Handler) -> int:
-    """Serve `handler` on a free local port until the nursery ends; return the port."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1", backlog=1024)
+async def serve(nursery: trio.Nursery, handler: Handler, port: int = 0) -> int:
+    """Serve `handler` on a local port (0: a free one) until the nursery ends; return the port."""
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1", backlog=1024)
     nursery.start_soon(trio.serve_listeners, handler, listeners)
     return int(listeners[0].socket.getsockname()[1])
 

@@ -5,6 +5,9 @@
     python -m tests.lab run nfs4.2 a CMD...  run a command: in a, b or server
     python -m tests.lab status               which labs are up
     python -m tests.lab down [nfs4.2]        end it, or all
+    python -m tests.lab list                 the labs that MUXFS_LAB=all means
+    python -m tests.lab packages nfs4.2...   Debian packages that it needs
+    python -m tests.lab check nfs4.2...      whether this machine can do it
 
 The shared directory is /mnt/home in a and b. Commands run as root, in this checkout.
 """
@@ -13,18 +16,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import trio
 
-from .catalogue import lab
+from . import packages
+from .catalogue import ALL, lab
 from .cell import Cell
 from .lab import Lab, home
 from .remote import LabError
 
 STDERR = Path("/dev/stderr")
-COMMANDS = ("up", "run", "status", "down")
+COMMANDS = ("up", "run", "status", "down", "list", "packages", "check")
 
 
 def _lab(name: str) -> Lab:
@@ -68,6 +72,10 @@ def _down(name: str | None) -> None:
         Cell(directory).close()
 
 
+def _programs(names: Sequence[str]) -> list[Mapping[str, str]]:
+    return [table for name in names for table in _lab(name).programs]
+
+
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -79,6 +87,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     run.add_argument("argv", nargs=argparse.REMAINDER)
     commands.add_parser("status", help="which labs are up")
     commands.add_parser("down", help="end a lab, or all").add_argument("lab", nargs="?")
+    commands.add_parser("list", help="the labs that MUXFS_LAB=all means")
+    for command in ("packages", "check"):
+        commands.add_parser(command).add_argument("lab", nargs="+")
     if arguments and arguments[0] not in COMMANDS and not arguments[0].startswith("-"):
         arguments = ["up", *arguments]
     return parser.parse_args(arguments)
@@ -105,6 +116,12 @@ def _do(options: argparse.Namespace) -> int:
             _status()
         case "down":
             _down(options.lab)
+        case "list":
+            print(*ALL)
+        case "packages":
+            print(*packages.packages(_programs(options.lab)))
+        case "check":
+            packages.check(_programs(options.lab))
     return 0
 
 

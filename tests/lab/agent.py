@@ -179,4 +179,6 @@ async def main(where: str) -> None:
 
 
 if __name__ == "__main__":
+    # a shell has it ignored in what it starts in the background, and our commands would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     trio.run(main, sys.argv[1])

@@ -20,7 +20,7 @@ from pathlib import Path
 import attrs
 import trio
 
-from .packages import SYSTEM_PATH
+from .packages import NAMESPACES, SYSTEM_PATH
 from .remote import LabError, Machine
 
 CHECKOUT = Path(__file__).parents[2]
@@ -71,11 +71,10 @@ class Cell:
         self.close()
         make_private(self.directory)
         self.volatile.mkdir()
-        namespaces = ("--mount", "--net", "--pid", "--fork", "--mount-proc")
         agent = (sys.executable, "-m", "tests.lab.agent", str(self._socket))
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                ["unshare", *namespaces, "bash", "-c", '"$0" "$@"; exit', *agent],
+                ["unshare", *NAMESPACES, "bash", "-c", '"$0" "$@"; exit', *agent],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

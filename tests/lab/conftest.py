@@ -8,7 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from tests.limits import bound
 
 from . import catalogue
 from .ends import Ends, open_ends
-from .lab import Lab
+from .lab import Lab, Unsupported
 
 VARIABLE = "MUXFS_LAB"
 NOT_ASKED = (
@@ -42,6 +42,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("lab", names or [skipped], indirect=True, scope="session")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """Skip a test that needs what its lab does not have."""
+    try:
+        yield
+    except Unsupported as error:
+        pytest.skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Give a lab, which all tests of its filesystem share."""
@@ -54,8 +63,8 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture
 async def ends(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Ends]:
     """Give a tunnel between the two clients that nothing runs on yet."""
-    name = re.sub(r"\W+", "-", request.node.name)
-    async with open_ends(lab, name, tmp_path) as ends:
+    directory = lab.clients[0].path / re.sub(r"\W+", "-", request.node.name)
+    async with open_ends(lab, directory, tmp_path) as ends:
         yield ends
 
 

@@ -58,6 +58,10 @@ class Client:
         return await self.machine.start(nursery, *argv, **{"as_user": True} | options)
 
 
+class Unsupported(LabError):
+    """This lab has no such thing; a test that needs it is skipped."""
+
+
 class Lab(abc.ABC):
     """One filesystem with a server and two clients."""
 
@@ -85,7 +89,7 @@ class Lab(abc.ABC):
 
     async def up(self) -> None:
         """Bring it up afresh. It ends with this process, unless that calls `stay`."""
-        packages.check(*self.programs)
+        packages.check(self.programs)
         self._process = await self.cell.open()
         try:
             await self._bring_up()
@@ -113,27 +117,41 @@ class Lab(abc.ABC):
         for log in sorted(self.cell.directory.glob("*.log")):
             print(f"--- {log.name}\n{log.read_text(errors='replace')}")
 
-    # What a server can do to its clients. A lab that cannot do it says why: LabError.
+    # What can happen to a filesystem. A lab that has no such thing says so: Unsupported.
+
+    def place(self, kind: str) -> Path:
+        """Return another shared directory, at the same path on both clients.
+
+        Kinds: "small", on a disk of 24 MiB; "squashed", where root is nobody; "readonly".
+        """
+        raise Unsupported(f"the lab of {self.spec} has no directory of the kind {kind!r}")
+
+    def on_server(self, path: Path) -> Path:
+        """Return where the machine "server" has what the clients see at `path`."""
+        raise Unsupported(f"the lab of {self.spec} has no files on its server")
 
     async def stop_server(self) -> None:
         """Stop serving, in good order; the clients' calls hang."""
-        raise LabError(f"the lab of {self.spec} cannot stop its server")
+        raise Unsupported(f"the lab of {self.spec} cannot stop its server")
 
     async def start_server(self) -> None:
         """Serve again after `stop_server`."""
-        raise LabError(f"the lab of {self.spec} cannot start its server")
+        raise Unsupported(f"the lab of {self.spec} cannot start its server")
 
     async def crash(self, client: Client) -> None:
         """End a client's machine at once, with all that runs on it."""
-        raise LabError(f"the lab of {self.spec} cannot crash {client.machine.name}")
+        raise Unsupported(f"the lab of {self.spec} cannot crash {client.machine.name}")
 
     async def restart(self, client: Client) -> None:
         """Start a client's machine again after `crash`, and mount the filesystem."""
-        raise LabError(f"the lab of {self.spec} cannot restart {client.machine.name}")
+        raise Unsupported(f"the lab of {self.spec} cannot restart {client.machine.name}")
 
     async def operations(self, client: Client) -> Mapping[str, int]:
-        """Count what this client has asked of the server since it mounted, by operation."""
-        raise LabError(f"the lab of {self.spec} cannot count operations of {client.machine.name}")
+        """Count what this client has asked of the server since it mounted, by operation.
+
+        Empty where the filesystem's client does not count.
+        """
+        return {}
 
 
 def home() -> Path:

@@ -65,6 +65,13 @@ class NfsLab(Lab):
             script = str(HERE / "nfs-mount.sh")
             await guest.machine.run(script, path, str(MOUNTS / export), options)
 
+    def place(self, kind: str) -> Path:
+        assert kind in EXPORTS
+        return MOUNTS / kind
+
+    def on_server(self, path: Path) -> Path:
+        return Path("/export") / path.relative_to(MOUNTS)
+
     async def stop_server(self) -> None:
         await self.server.machine.run(str(HERE / "nfsd.sh"), "stop")
 

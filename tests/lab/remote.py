@@ -51,10 +51,10 @@ class Process:
     _ended: trio.Event = attrs.field(factory=trio.Event)
     returncode: int | None = None
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, sig: int) -> None:
         """Send a signal to it and its children."""
         if self.returncode is None:
-            self._signals.send_nowait(number)
+            self._signals.send_nowait(sig)
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -11,4 +11,16 @@ from .ends import Ends
 async def test_full_duplex(ends: Ends, connections: int, mebibytes: int) -> None:
     """Each connection carries as much in either direction at once; checked by sha256."""
     port = await ends.up()
-    print(await ends.work("duplex", port, connections, mebibytes))
+    await ends.measure("duplex", port, connections, mebibytes)
+
+
+async def test_short_requests(ends: Ends) -> None:
+    """500 requests by 16 workers."""
+    port = await ends.up()
+    await ends.measure("requests", port, 500, 16)
+
+
+async def test_light_traffic_never_sticks(ends: Ends) -> None:
+    """Idle, then a burst, over and over: what 30 minutes of light traffic would have of it."""
+    port = await ends.up()
+    await ends.measure("echoes", port, 600, 1)

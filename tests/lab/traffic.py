@@ -1,6 +1,6 @@
 """What runs at the two ends of a tunnel, in the clients: services, and those who use them.
 
-    python -m tests.lab.traffic serve                 prints its port, serves until killed
+    python -m tests.lab.traffic serve [PORT]          prints its port, serves until killed
     python -m tests.lab.traffic WORK PORT [NUMBER]... does one of `WORKS`, prints JSON
 
 A connection begins with one line that says what is wanted, in JSON.
@@ -23,14 +23,31 @@ from tests.e2e import net
 
 Report = dict[str, Any]
 
-STUCK: Final = 20.0
-"""Seconds after which a byte that has not come is taken for stuck; the slowest poll is 1 s."""
+STUCK: Final = 60.0
+"""Seconds after which a byte is taken for stuck: what heals takes up to half a minute."""
 PAUSES: Final = (0.0, 0.001, 0.003, 0.01, 0.0, 0.03, 0.002, 0.1, 0.0, 0.3)
 """Seconds: shorter and longer than ticks of file times (10 ms here), and than polls."""
 
 
 class Wrong(Exception):
     """A stream did not carry what was sent."""
+
+
+class Sign:
+    """Says "warm", once."""
+
+    def __init__(self) -> None:
+        self._said = False
+
+    def __call__(self) -> None:
+        """Say it, if that was not done yet."""
+        if not self._said:
+            print('"warm"', flush=True)
+        self._said = True
+
+
+def _no_sign() -> None:
+    pass
 
 
 # The service.
@@ -74,10 +91,10 @@ async def _nothing(_stream: trio.SocketStream, _request: Report) -> None:
 _SERVICES: Final = {"echo": _echo, "duplex": _duplex, "flood": _flood, "nothing": _nothing}
 
 
-async def serve() -> None:
-    """Serve on a free local port."""
+async def serve(port: int = 0) -> None:
+    """Serve on a local port."""
     async with trio.open_nursery() as nursery:
-        print(json.dumps({"port": await net.serve(nursery, _serve_one)}), flush=True)
+        print(json.dumps({"port": await net.serve(nursery, _serve_one, port)}), flush=True)
 
 
 # Its users.
@@ -89,8 +106,10 @@ async def _open(port: int, wanted: str, **request: object) -> trio.SocketStream:
     return stream
 
 
-async def _exchange(stream: trio.SocketStream, out: str, into: str, length: int) -> None:
-    """Send one pattern while another comes; both as the sha256 of the other end's says."""
+async def _exchange(
+    stream: trio.SocketStream, out: str, into: str, length: int, warm: Callable[[], None] = _no_sign
+) -> None:
+    """Send one pattern while another comes, and check its sha256."""
     digest = hashlib.sha256()
 
     async def send() -> None:
@@ -101,6 +120,7 @@ async def _exchange(stream: trio.SocketStream, out: str, into: str, length: int)
         nursery.start_soon(send)
         async for data in stream:
             digest.update(data)
+            warm()
     if digest.digest() != _digest(into, length):
         raise Wrong(f"{into}: not the bytes that were sent")
 
@@ -113,12 +133,16 @@ def _digest(name: str, length: int) -> bytes:
 
 
 async def duplex(port: int, connections: int, mebibytes: int) -> Report:
-    """Some connections at once, each with some MiB in both directions; checked by sha256."""
+    """Some connections at once, each with some MiB in both directions; checked by sha256.
+
+    Says "warm" when the first bytes have come.
+    """
     length = mebibytes * net.MIB
+    sign = Sign()
 
     async def one(number: int) -> None:
         async with await _open(port, "duplex", name=number, length=length) as stream:
-            await _exchange(stream, f"up {number}", f"down {number}", length)
+            await _exchange(stream, f"up {number}", f"down {number}", length, sign)
 
     start = time.perf_counter()
     async with trio.open_nursery() as nursery:
@@ -187,16 +211,8 @@ def _times(seconds: Sequence[float]) -> Report:
 
 async def flood(port: int) -> Report:
     """Send and receive without end; say "warm" after the first MiB, and how it ended."""
-    said = False
-
-    def warm() -> None:
-        nonlocal said
-        if not said:
-            print('"warm"', flush=True)
-        said = True
-
     async with await _open(port, "flood") as stream:
-        return {"end": await net.flood(stream, "up", "down", warm)}
+        return {"end": await net.flood(stream, "up", "down", Sign())}
 
 
 WORKS: Final[dict[str, Callable[..., Awaitable[Report]]]] = {
@@ -207,7 +223,7 @@ WORKS: Final[dict[str, Callable[..., Awaitable[Report]]]] = {
 def main(work: str, *numbers: str) -> None:
     """Do one work and print its report."""
     if work == "serve":
-        trio.run(serve)
+        trio.run(serve, int(numbers[0]) if numbers else 0)
     else:
         print(json.dumps(trio.run(WORKS[work], *map(int, numbers))))
 

@@ -1,0 +1,203 @@
+"""The tunnel on real network filesystems, against the least that two files can do.
+
+    python -m bench.network [--quick] [--rounds N] [--json FILE] LAB...
+
+Each LAB is one of `python -m tests.lab`, such as nfs4.2: a server and two clients with caches
+of their own (docs/lab.md; needs root). The bare works of `bench.bare` and the tunnel's take
+turns, so that a noisy moment hits both; the machine's cores are shared by three kernels and all
+processes, so that only ratios mean something.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from bench import report
+from tests.lab.catalogue import lab as find_lab
+from tests.lab.ends import Ends, open_ends
+from tests.lab.lab import Lab
+
+PAUSES = ("0", "0.0005")
+BLOCKS = ("1024", "4096")
+"""KiB"""
+SETTLE = 20.0
+"""Seconds after which the polls of an idle tunnel are at their slowest."""
+
+
+@attrs.frozen
+class Sizes:
+    """How much of each work is done."""
+
+    turns: int = 3
+    echoes: int = 500
+    mebibytes: int = 128
+    idle: float = 60.0
+    rounds: int = 100_000
+
+
+QUICK = Sizes(turns=1, echoes=100, mebibytes=32, idle=10.0, rounds=500)
+
+Figures = dict[str, float]
+
+
+@attrs.define(eq=False)
+class Bench:
+    """One lab, with a tunnel at work."""
+
+    lab: Lab
+    ends: Ends
+    sizes: Sizes
+    port: int
+    """Through the tunnel to `bench.endpoints serve`."""
+    _pairs: int = 0
+
+    async def run(self) -> Figures:
+        """Do all works; return what stands in the table."""
+        sizes = self.sizes
+        bare_echo, echo, bare_stream, stream = [], [], [], []
+        for turn in range(sizes.turns):
+            say(f"{self.lab.spec}: turn {turn + 1} of {sizes.turns}")
+            bare_echo.append(min([await self._bare_echo(pause) for pause in PAUSES]))
+            echo.append((await self._endpoints("echoes", sizes.echoes, "steadily"))["p50 ms"])
+            bare_stream.append(max([await self._bare_stream(block) for block in BLOCKS]))
+            stream.append((await self._endpoints("upload", sizes.mebibytes << 20))["MB/s"])
+        figures = {
+            "echo of 1 byte, p50 [ms]": statistics.median(echo),
+            "bare ping-pong, p50 [ms]": statistics.median(bare_echo),
+            "stream [MB/s]": statistics.median(stream),
+            "bare stream [MB/s]": statistics.median(bare_stream),
+        }
+        figures["echo / bare (at most 2)"] = (
+            figures["echo of 1 byte, p50 [ms]"] / figures["bare ping-pong, p50 [ms]"]
+        )
+        figures["stream / bare (at least 0.7)"] = (
+            figures["stream [MB/s]"] / figures["bare stream [MB/s]"]
+        )
+        return figures | await self._idle() | await self._mixed()
+
+    async def _bare_echo(self, pause: str) -> float:
+        return (await self._bare("pingpong", str(self.sizes.echoes), pause))["p50 ms"]
+
+    async def _bare_stream(self, block: str) -> float:
+        return (await self._bare("stream", str(self.sizes.mebibytes), block))["MB/s"]
+
+    async def _bare(self, *arguments: str) -> Figures:
+        """Run a pair of `bench.bare` in a directory of its own."""
+        self._pairs += 1
+        directory = str(self.ends.directory.with_name(f"bare-{self._pairs}"))
+        first, second = self.lab.clients
+        await first.run("mkdir", directory)
+        work, *rest = arguments
+        argv = (sys.executable, "-m", "bench.bare", work)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(second.run, *argv, "second", directory, *rest)
+            said = await first.run(*argv, "first", directory, *rest)
+        await first.run("rm", "-r", directory)
+        figures: Figures = json.loads(said.output)
+        return figures
+
+    async def _endpoints(self, work: str, *arguments: str | int, within: float = 600) -> Figures:
+        argv = (sys.executable, "-m", "bench.endpoints", work, str(self.port))
+        said = await self.ends.listener.run(*argv, *map(str, arguments), within=within)
+        figures: Figures = json.loads(said.output)
+        return figures
+
+    async def _idle(self) -> Figures:
+        say(f"{self.lab.spec}: idle for {SETTLE + self.sizes.idle:.0f} s")
+        await trio.sleep(SETTLE)
+        before = [await self.lab.operations(client) for client in self.lab.clients]
+        await trio.sleep(self.sizes.idle)
+        after = [await self.lab.operations(client) for client in self.lab.clients]
+        asked = [sum(a.values()) - sum(b.values()) for a, b in zip(after, before, strict=True)]
+        return {
+            f"idle, {side} [operations/s] (at most 2)": count / self.sizes.idle
+            for side, count in zip(("listen", "dial"), asked, strict=True)
+        }
+
+    async def _mixed(self) -> Figures:
+        rounds = self.sizes.rounds
+        say(f"{self.lab.spec}: {rounds} rounds at mixed pauses")
+        done = await self._endpoints("echoes", rounds, "mixed", within=rounds)
+        return {
+            "rounds at mixed pauses": done["rounds"],
+            "of them stuck or wrong (none)": rounds - done["rounds"],
+            "slowest of them [ms]": done["max ms"],
+        }
+
+
+async def measure(name: str, sizes: Sizes, place: Path) -> Figures:
+    """Bring a lab up, measure in it, and end it."""
+    lab = find_lab(name, place / name)
+    say(f"{name}: bringing it up")
+    await lab.up()
+    try:
+        logs = place / f"{name}-logs"
+        logs.mkdir()
+        async with open_ends(lab, lab.clients[0].path / "tunnel", logs) as ends:
+            service = await ends.dialler.start(
+                ends.nursery,
+                *(sys.executable, "-m", "bench.endpoints", "serve"),
+                errors=logs / "service",
+            )
+            target = int(await anext(aiter(service.stdout)))
+            listen, _ = await ends.connect(target)
+            return await Bench(lab, ends, sizes, await listen.port()).run()
+    finally:
+        lab.down()
+
+
+def say(words: str) -> None:
+    """Tell what is being done."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def table(results: Mapping[str, Figures]) -> str:
+    """Lay all labs' figures out side by side."""
+    names = list(results)
+    rows = [["", *names]]
+    for figure in results[names[0]]:
+        values = [results[name][figure] for name in names]
+        rows.append([figure, *(f"{v:.0f}" if v == int(v) else f"{v:.3g}" for v in values)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m bench.network", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("labs", nargs="+", metavar="LAB")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it work at all")
+    parser.add_argument("--rounds", type=int, help="echoes at mixed pauses (100000)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    options = parser.parse_args(arguments)
+    sizes = QUICK if options.quick else Sizes()
+    if options.rounds:
+        sizes = attrs.evolve(sizes, rounds=options.rounds)
+    machine: Mapping[str, Any] = report.machine()
+    with tempfile.TemporaryDirectory(prefix="muxfs-bench-") as place:
+        results = {name: trio.run(measure, name, sizes, Path(place)) for name in options.labs}
+    for name, value in machine.items():
+        print(f"{name}: {value}")
+    print(f"\n{table(results)}")
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "labs": results}, indent=1) + "\n")
+    wrong = "of them stuck or wrong (none)"
+    return 1 if any(figures[wrong] for figures in results.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
