@@ -29,6 +29,9 @@ ACK_PATIENCE: Final = 2.0
 BEATS: Final = 1.5
 """Heartbeats without any sign."""
 
+SILENCE_PATIENCE: Final = 1.0
+"""Seconds more, so that the first pauses after it are not mere moments."""
+
 MOST_PAUSE: Final = 60.0
 FRUITLESS_BEATS: Final = 3
 """Beats of the peer after writing again, without an ack: it lives, but does not see us."""
@@ -204,9 +207,9 @@ def _overdue(standing: Standing) -> tuple[tuple[object, ...], float] | None:
     if standing.behind and standing.place is not None:
         patience = max(LEAST_PATIENCE, ROUND_TRIPS * standing.round_trip)
         return ("batch", standing.place.position), patience
+    if standing.silence > BEATS * standing.heartbeat:
+        return ("beat", *known), SILENCE_PATIENCE
     if standing.awaits_ack:
         patience = max(ACK_PATIENCE, ROUND_TRIPS * standing.round_trip)
         return ("ack", standing.acknowledged), patience
-    if standing.silence > BEATS * standing.heartbeat:
-        return ("beat", *known), 0.0
     return None

@@ -15,6 +15,7 @@ from muxfs.core.doubt import (
     LEAST_PATIENCE,
     MOST_PAUSE,
     ROUND_TRIPS,
+    SILENCE_PATIENCE,
     Doubt,
     Place,
     Sight,
@@ -139,7 +140,9 @@ def due_after(standing: Standing, most: float = 1000.0) -> float | None:
     [
         (QUIET, None),
         (attrs.evolve(QUIET, silence=BEATS * 5.0), None),
-        (attrs.evolve(QUIET, silence=BEATS * 5.0 + 0.1), 0.0),
+        (attrs.evolve(QUIET, silence=BEATS * 5.0 + 0.1), SILENCE_PATIENCE),
+        (attrs.evolve(QUIET, silence=20.0, awaits_ack=True), SILENCE_PATIENCE),
+        (attrs.evolve(QUIET, silence=20.0, behind=True), LEAST_PATIENCE),
         (attrs.evolve(QUIET, behind=True), LEAST_PATIENCE),
         (attrs.evolve(QUIET, behind=True, round_trip=1.0), ROUND_TRIPS),
         (attrs.evolve(QUIET, awaits_ack=True), ACK_PATIENCE),
