@@ -6,12 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from .ceph import CephLab
+from .gluster import GlusterLab
 from .lab import Lab, Spec
+from .moose import MooseLab
 from .nfs import VERSIONS, NfsLab
 from .remote import LabError
+from .smb import SmbLab
+from .sshfs import SshfsLab
 
 FILESYSTEMS: Final[dict[str, Callable[[Spec, Path], Lab]]] = {
-    f"nfs{version}": NfsLab for version in VERSIONS
+    **{f"nfs{version}": NfsLab for version in VERSIONS},
+    "sshfs": SshfsLab,
+    "sshfs-local": SshfsLab,
+    "smb": SmbLab,
+    "gluster": GlusterLab,
+    "moose": MooseLab,
+    "ceph": CephLab,
 }
 
 ALL: Final = (
@@ -19,6 +30,8 @@ ALL: Final = (
     *("nfs3+noac", "nfs4.2+noac"),
     *("nfs3+lookupcache=none", "nfs4.2+lookupcache=none"),
     *("nfs3+actimeo=60", "nfs4.2+actimeo=60"),
+    *("smb", "smb+cache=none", "smb+cache=loose"),
+    *("gluster", "sshfs", "sshfs-local", "moose", "ceph"),
 )
 """What a long run is made of."""
 

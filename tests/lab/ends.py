@@ -126,10 +126,12 @@ def note(report: dict[str, Any]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_ends(lab: Lab, directory: Path, logs: Path) -> AsyncIterator[Ends]:
+async def open_ends(
+    lab: Lab, directory: Path, logs: Path, kind: type[Ends] = Ends
+) -> AsyncIterator[Ends]:
     """Give a tunnel; nothing runs on it after the block."""
     async with trio.open_nursery() as nursery:
-        ends = Ends(directory, logs, nursery, lab=lab)
+        ends = kind(directory, logs, nursery, lab=lab)
         try:
             yield ends
         finally:

@@ -15,14 +15,50 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 NAMESPACES = ("--mount", "--net", "--pid", "--fork", "--mount-proc")
 
-GUESTS = {
-    "linux.uml": "user-mode-linux",
-    "gcc": "gcc libc6-dev",
+CELL = {
     "ip": "iproute2",
-    "pkill": "procps",
     "setpriv": "util-linux",
     "unshare": "util-linux",
+}
+GUESTS = {
+    **CELL,
+    "linux.uml": "user-mode-linux",
+    "gcc": "gcc libc6-dev",
+    "pkill": "procps",
     "modprobe": "kmod",
+}
+FUSE = {
+    "fusermount3": "fuse3",
+    "mountpoint": "util-linux",
+}
+SSHFS = {
+    "sshfs": "sshfs",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+}
+GLUSTER = {
+    "glusterd": "glusterfs-server",
+    "glusterfs": "glusterfs-client",
+    "gluster": "glusterfs-cli",
+}
+MOOSE = {
+    "mfsmaster": "moosefs-master",
+    "mfschunkserver": "moosefs-chunkserver",
+    "mfsmount": "moosefs-client",
+    "mfscli": "moosefs-cli",
+}
+CEPH = {
+    "ceph-mon": "ceph-mon",
+    "ceph-mgr": "ceph-mgr",
+    "ceph-osd": "ceph-osd",
+    "ceph-mds": "ceph-mds",
+    "ceph-fuse": "ceph-fuse",
+    "ceph": "ceph-common",
+    "monmaptool": "ceph-base",
+}
+SMB = {
+    "smbd": "samba",
+    "mount.cifs": "cifs-utils",
 }
 NFS = {
     "mount.nfs": "nfs-common",
@@ -30,6 +66,10 @@ NFS = {
     "exportfs": "nfs-kernel-server",
     "mkfs.ext4": "e2fsprogs",
 }
+
+
+DEVICES = {"linux.uml": "/dev/net/tun", "fusermount3": "/dev/fuse"}
+"""What programs need of the kernel."""
 
 
 def packages(tables: Sequence[Mapping[str, str]]) -> list[str]:
@@ -52,8 +92,9 @@ def check(tables: Sequence[Mapping[str, str]]) -> None:
     if missing:
         install = f"apt-get install --no-install-recommends {' '.join(packages([missing]))}"
         raise LabError(f"the lab needs {', '.join(missing)}: {install}")
-    if not Path("/dev/net/tun").exists():
-        raise LabError("the lab needs /dev/net/tun, which this machine or container does not have")
+    for program, device in DEVICES.items():
+        if any(program in table for table in tables) and not Path(device).exists():
+            raise LabError(f"the lab needs {device}, which this machine or container does not have")
     command = ["unshare", *NAMESPACES, "true"]
     unshare = subprocess.run(command, capture_output=True, text=True, check=False)
     if unshare.returncode:

@@ -157,6 +157,19 @@ class Machine:
             return False
         return True
 
+    async def until_succeeds(self, *argv: str, within: float = 60.0) -> None:
+        """Run a command until it succeeds. Raises LabError if it never does."""
+        end = trio.current_time() + within
+        while True:
+            try:
+                await self.run(*argv, within=within)
+            except LabError as error:
+                if trio.current_time() > end:
+                    raise LabError(f"{error} (for {within} s)") from error
+                await trio.sleep(0.1)
+            else:
+                return
+
     async def lose(self) -> None:
         """End all that still waits for it: a killed guest does not tell."""
         for connection in list(self._connections):
