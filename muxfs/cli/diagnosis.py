@@ -22,7 +22,7 @@ _INDENT: Final = 21
 _BAR: Final = 48
 
 _FAULTS: Final = {
-    Fault.UNREAD: "stuck: the server had the new bytes, and the reader was not shown them",
+    Fault.UNREAD: "stale: the server had the new bytes, and the reader was not shown them",
     Fault.UNWRITTEN: "not seen: what was written had not left the writer's host after {limit}",
     Fault.SLOW: "not seen within {limit}",
     Fault.FAILED: "refused: {error}",

@@ -215,11 +215,14 @@ class Echo(Exercise):
 
     def _wait_for(self, number: int) -> int | None:
         """Wait until the other side's number is at least `number`; None after the limit."""
-        end = time.monotonic() + self.limit
+        before = time.monotonic()
+        end = before + self.limit
+        self.gap = 0.0
         while True:
             self.side.patience.check()
             value = self.look()
             now = time.monotonic()
+            self.gap, before = max(self.gap, now - before), now
             self.polls += 1
             if value is None:
                 self.torn += 1
@@ -231,9 +234,14 @@ class Echo(Exercise):
             time.sleep(self.side.nap)
 
     def _explain(self, number: int) -> Outcome:
-        """Look by a sure way, and only then once more by the one under test: a proof."""
+        """Look by a sure way, and only then once more by the one under test.
+
+        What that still does not show then is proved to be stale. What it does show proves
+        nothing: the sure way has made the client ask for the attributes.
+        """
         return {
             "waited_for": number,
+            "steady": self.gap < self.limit / 4,
             "server_has": self.surely(),
             "shown": self.look(),
         }

@@ -31,6 +31,8 @@ class Trial:
     names: tuple[str, str]
     """What the leader and the follower really used."""
     fault: Fault | None = None
+    proved: bool = True
+    """Whether nothing else explains the fault, such as a host that stood still for a moment."""
     error: str = ""
     """Of the system, for FAILED."""
     round_trip: Summary | None = None
@@ -57,8 +59,8 @@ class Trial:
 
     @property
     def doubtful(self) -> bool:
-        """Whether a server or host that stood still for a moment explains the fault as well."""
-        return self.fault is Fault.SLOW or (self.fault is Fault.UNWRITTEN and self.dependable)
+        """Whether it is worth another try."""
+        return not self.proved and (self.fault is Fault.SLOW or self.dependable)
 
     @property
     def dependable(self) -> bool:
@@ -91,7 +93,7 @@ class Trial:
 
 def failed(access: str, error: str) -> Trial:
     """Return the trial of a strategy that the system refused."""
-    return Trial(access, (access, access), Fault.FAILED, error)
+    return Trial(access, (access, access), Fault.FAILED, error=error)
 
 
 def judge(access: str, leader: Outcome, follower: Outcome) -> Trial:
@@ -101,10 +103,12 @@ def judge(access: str, leader: Outcome, follower: Outcome) -> Trial:
     trips = [got[number] - start for number, start in sent.items() if number in got]
     found = delays(sent, seen, answered, got)
     polls = [side["poll"] for side in (leader, follower) if "poll" in side]
+    fault, proved = _fault(leader, follower)
     return Trial(
         access=access,
         names=(leader["access"], follower["access"]),
-        fault=_fault(leader, follower),
+        fault=fault,
+        proved=proved,
         round_trip=Summary.of(trips),
         there=Summary.of(found.there) if found else None,
         back=Summary.of(found.back) if found else None,
@@ -118,21 +122,23 @@ def judge(access: str, leader: Outcome, follower: Outcome) -> Trial:
     )
 
 
-def _fault(leader: Outcome, follower: Outcome) -> Fault | None:
-    """Say who is to blame: each side that waited in vain asked the server by a sure way."""
+def _fault(leader: Outcome, follower: Outcome) -> tuple[Fault | None, bool]:
+    """Say who is to blame, and whether that is proved.
+
+    Each side that waited in vain has asked the server by a sure way.
+    """
     sides = ((leader["stall"], follower), (follower["stall"], leader))
     stalls = [(stall, other) for stall, other in sides if stall is not None]
     if not stalls:
-        return None
-    for stall, _ in stalls:
-        if (stall["server_has"] or 0) >= stall["waited_for"] > (stall["shown"] or 0):
-            return Fault.UNREAD
-    if any((stall["shown"] or 0) >= stall["waited_for"] for stall, _ in stalls):
-        return Fault.SLOW
-    for stall, other in stalls:
-        if other["written"] >= stall["waited_for"]:
-            return Fault.UNWRITTEN
-    return Fault.SLOW
+        return None, True
+    there = [stall for stall, _ in stalls if (stall["server_has"] or 0) >= stall["waited_for"]]
+    if any((stall["shown"] or 0) < stall["waited_for"] for stall in there):
+        return Fault.UNREAD, True
+    if there:
+        return (Fault.UNREAD if all(stall["steady"] for stall in there) else Fault.SLOW), False
+    if any(other["written"] >= stall["waited_for"] for stall, other in stalls):
+        return Fault.UNWRITTEN, False
+    return Fault.SLOW, False
 
 
 def _times(pairs: list[list[float]]) -> dict[int, float]:

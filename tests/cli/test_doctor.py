@@ -257,7 +257,7 @@ def test_the_words_of_each_fault() -> None:
         )
     )
     text = "\n".join(lines)
-    assert "held+dsync     stuck: the server had the new bytes" in text
+    assert "held+dsync     stale: the server had the new bytes" in text
     assert "direct+plain   not seen: what was written had not left" in text
     assert "reopen+dsync   not seen within 1.2 s" in text
     assert "statx+dsync    refused: a: Invalid\\x1b argument" in text

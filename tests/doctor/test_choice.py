@@ -112,9 +112,18 @@ def test_a_good_trial() -> None:
 
 
 def stalled(
-    waited_for: int, server_has: int | None, written: int, shown: int | None = 0
+    waited_for: int,
+    server_has: int | None,
+    written: int,
+    shown: int | None = 0,
+    steady: bool = True,
 ) -> dict[str, Any]:
-    stall = {"waited_for": waited_for, "server_has": server_has, "shown": shown}
+    stall = {
+        "waited_for": waited_for,
+        "steady": steady,
+        "server_has": server_has,
+        "shown": shown,
+    }
     return {"stall": stall, "written": written}
 
 
@@ -123,6 +132,7 @@ def test_a_reader_that_is_shown_old_bytes() -> None:
     found = judge(AUTO, GOOD | stalled(5, 5, 5), ECHO | stalled(6, 5, 5))
     assert found.fault is Fault.UNREAD
     assert not found.passed
+    assert not found.doubtful  # it is proved
 
 
 def test_a_follower_that_is_shown_old_bytes() -> None:
@@ -134,14 +144,24 @@ def test_a_write_that_never_leaves_its_host() -> None:
     found = judge(AUTO, GOOD | stalled(2, 0, 2), ECHO | stalled(1, 0, 0))
     assert found.fault is Fault.UNWRITTEN
     assert found.doubtful  # it was a synced one: once more
-    assert not trial("direct+plain", fault=Fault.UNWRITTEN).doubtful
+    plain = {"access": "direct+plain"}
+    assert not judge("", GOOD | stalled(2, 0, 2) | plain, ECHO | stalled(1, 0, 0) | plain).doubtful
+
+
+def test_a_reader_that_is_shown_it_once_the_client_was_made_to_ask() -> None:
+    """As by an attribute cache, for which the sure way is a reason to ask."""
+    leader = GOOD | stalled(5, 5, 5, shown=5)
+    assert judge(AUTO, leader, ECHO).fault is Fault.UNREAD
+    assert judge(AUTO, leader, ECHO).doubtful
+    held = {"access": "held+dsync"}
+    assert not judge("", leader | held, ECHO | held).doubtful
 
 
 @pytest.mark.parametrize(
     "leader",
     [
         stalled(5, 4, 5),  # the answer came after the last look at the server
-        stalled(5, 5, 5, shown=5),  # the reader is shown it in the end
+        stalled(5, 5, 5, shown=5, steady=False),  # the reader stood still meanwhile
         stalled(5, None, 5),
     ],
 )
