@@ -17,8 +17,9 @@ from muxfs.core import wire
 from muxfs.core.credit import MAX_WINDOW
 from muxfs.core.engine import EngineConfig
 from muxfs.core.polling import PollPolicy
+from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, SealedBlocks
 from muxfs.core.wire import Items, ItemType
-from muxfs.sealing.key import Key
+from muxfs.sealing.key import Key, make_sealer
 from muxfs.storage.access import Access
 
 MAX_TIME: Final = wire.MAX_HEARTBEAT_MS / 1000
@@ -69,6 +70,10 @@ class SessionConfig:
     def _check_capacity(self, _attribute: object, value: int) -> None:
         if not wire.MIN_CAPACITY <= value <= wire.MAX_CAPACITY or value % wire.PAGE:
             raise ValueError("capacity must be 256 KiB to 1 GiB, and a multiple of 4096")
+
+    def blocks(self) -> Blocks:
+        """Return what proves and reads blocks. Raises UnusableKey without `cryptography`."""
+        return CHECKSUM_BLOCKS if self.key is None else SealedBlocks(make_sealer(self.key))
 
     def engine_config(self) -> EngineConfig:
         """Return what the core takes of it."""

@@ -57,10 +57,9 @@ def already_running(life: PreviousLife) -> AlreadyRunning:
     )
 
 
-async def is_told_to_end(storage: Storage, role: Role, blocks: Blocks) -> bool:
-    """Whether the own file was taken over from this process on purpose. Raises OSError."""
-    life = await last_life(storage, role, blocks)
-    return life is not None and life.birth.text(ItemType.REPLACES) == process.identity()
+def names_this(life: PreviousLife) -> bool:
+    """Whether that life took over from this process on purpose."""
+    return life.birth.text(ItemType.REPLACES) == process.identity()
 
 
 async def _beats(storage: Storage, role: Role, blocks: Blocks, life: PreviousLife) -> bool:

@@ -22,7 +22,6 @@ from muxfs.core import events, link, wire
 from muxfs.core import stream as core
 from muxfs.core.engine import Engine
 from muxfs.core.multiplexer import OutOfStreams
-from muxfs.core.proof import CHECKSUM_BLOCKS, SealedBlocks
 from muxfs.core.stream import Ending
 from muxfs.core.wire import Buffer, Code, ItemType, Role
 from muxfs.errors import SessionError
@@ -38,7 +37,7 @@ from muxfs.info import (
     Stranger,
 )
 from muxfs.pump import EAGER_SIZE, Pump
-from muxfs.sealing.key import least_generation, make_sealer
+from muxfs.sealing.key import least_generation
 from muxfs.storage.base import Progress, Storage
 from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
@@ -99,6 +98,11 @@ class Session:
     def established(self) -> bool:
         """Whether the other side is there, or was a moment ago."""
         return self.engine.established
+
+    @property
+    def vacant(self) -> bool:
+        """Whether nobody is at the other side: not even one who was killed, or is silent."""
+        return self.engine.vacant
 
     @property
     def can_open(self) -> bool:
@@ -330,6 +334,12 @@ class Session:
         return max(least, min(MOST_PATIENCE, 2 * (self.engine.round_trip or 0.0)))
 
 
+def mailboxes(path: str | os.PathLike[str], role: Role, config: SessionConfig) -> Storage:
+    """Return the real files of the session in the directory `path`, as that side sees them."""
+    own, peer = role.file_name, role.peer.file_name
+    return PosixStorage(path, own, peer, config.access, any_owner=config.any_owner)
+
+
 @asynccontextmanager
 async def open_session(
     path: str | os.PathLike[str],
@@ -358,9 +368,7 @@ async def open_session(
         raise ValueError(f"role must be 'listen' or 'dial', not {role!r}")
     own = Role[role.upper()]
     if storage is None:
-        storage = PosixStorage(
-            path, own.file_name, own.peer.file_name, config.access, any_owner=config.any_owner
-        )
+        storage = mailboxes(path, own, config)
     failure: BaseException | None = None
     try:
         session = await _start(own, config, storage, progress)
@@ -391,7 +399,7 @@ async def open_session(
 async def _start(
     role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
 ) -> Session:
-    blocks = CHECKSUM_BLOCKS if config.key is None else SealedBlocks(make_sealer(config.key))
+    blocks = config.blocks()
     if not config.takeover:
         await occupancy.refuse_duplicate(storage, role, blocks)
     before = await storage.writer.prepare(wire.RING_OFFSET + config.capacity, progress)

@@ -17,6 +17,7 @@ _SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s|m|h|)", re.ASCII)
 _TIME_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_TIME: Final = 30 * 86400.0
+MOST_SESSIONS: Final = 64
 
 SESSION_HELP: Final = """\
   --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
@@ -25,6 +26,8 @@ SESSION_HELP: Final = """\
   --access HOW            how to read and write the mailboxes (chosen by filesystem)
   --connect-timeout TIME  {connect} (30s)
   --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
+  --sessions N            listening ends at once, on as many hosts; the same on both
+                          sides (4)
   --takeover              end the process that runs this side already
   --any-user              let other users of this host use the open ports, too
   --insecure-dir          use the directory though others own it or could write to it
@@ -92,6 +95,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--access", metavar="HOW")
     add("--connect-timeout", type=positive_duration, default=30.0, metavar="TIME")
     add("--peer-timeout", type=duration, metavar="TIME")
+    add("--sessions", type=session_count, default=4, metavar="N")
     add("--takeover", action="store_true")
     add("--any-user", action="store_true")
     add("--insecure-dir", action="store_true")
@@ -172,6 +176,13 @@ def duration(text: str, unit: str = "s") -> float:
     if not math.isfinite(seconds) or seconds > MAX_TIME:
         raise argparse.ArgumentTypeError(f"{text!r} is too long a time; at most 30 days")
     return seconds
+
+
+def session_count(text: str) -> int:
+    """Parse the number of sessions of a tunnel."""
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SESSIONS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_SESSIONS}")
+    return int(text)
 
 
 def positive_duration(text: str) -> float:

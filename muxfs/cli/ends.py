@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import errno
 import functools
-import math
 import os
 import resource
 import socket
@@ -28,14 +27,22 @@ from muxfs.config import SessionConfig
 from muxfs.control.place import Unsafe
 from muxfs.core.wire import RING_OFFSET, Code
 from muxfs.endpoint.control import Control
-from muxfs.endpoint.endpoint import ActiveForward, Endpoint, EndpointConfig, open_endpoint
+from muxfs.endpoint.endpoint import (
+    DEFAULT_SESSIONS,
+    ActiveForward,
+    Endpoint,
+    EndpointConfig,
+    open_endpoint,
+)
+from muxfs.endpoint.events import Event, SessionChange
+from muxfs.endpoint.slots import DirectorySlots
 from muxfs.errors import MuxfsError, SessionError
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.consent import Policy
 from muxfs.forwards.remote import RemoteListener
+from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward
-from muxfs.info import Change, Established, Lost, PeerInfo, SessionState
-from muxfs.session import Session
+from muxfs.info import Lost, PeerInfo
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount, span
 
@@ -67,18 +74,36 @@ class End:
     insecure: bool = False
     persist: float = 0.0
     """Seconds without connections after which it ends; 0: it does not."""
+    most_sessions: int = DEFAULT_SESSIONS
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""
         return EndpointConfig(
             role=self.role,
-            path=self.tunnel.session_path,
+            slots=DirectorySlots(
+                self.tunnel.sessions, self.role, self._make_directory, self.session
+            ),
             session=self.session,
+            most_sessions=self.most_sessions,
             connect_timeout=self.connect_timeout,
             policy=self.policy,
             admission=self.admission,
             descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
         )
+
+    def _make_directory(self, path: str) -> None:
+        try:
+            tunnel.prepare_directory(path, insecure=self.insecure)
+        except Failure as failure:
+            raise UnusableDirectory(failure) from failure
+
+
+class UnusableDirectory(MuxfsError):
+    """A session's directory is missing, or not safe."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.exit_code = failure.exit_code
 
 
 def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
@@ -95,6 +120,7 @@ def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
             admission=Admission(args.any_user),
             insecure=args.insecure_dir,
             persist=args.persist if role == "listen" else 0.0,
+            most_sessions=args.sessions,
         )
     )
 
@@ -155,7 +181,7 @@ async def _serve_and_explain(end: End, stop: Stop) -> tuple[str, str, int]:
 
 
 def _explain(end: End, error: OSError) -> Failure:
-    path = error.filename or end.tunnel.session_path
+    path = error.filename or end.tunnel.sessions
     words = f"cannot use {path}: {error.strerror or error}"
     if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
         need = amount(RING_OFFSET + end.session.capacity)
@@ -167,21 +193,23 @@ async def _serve(end: End, stop: Stop) -> None:
     place, real_path = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = _Preparation(end.output)
-    journal = Journal(end.output)
-    async with open_endpoint(end.config(), journal.happened, progress=progress) as endpoint:
+    teller = _Teller(end, place)
+    async with open_endpoint(end.config(), teller, progress=progress) as endpoint:
+        teller.sessions = endpoint.sessions
+        if not end.session.takeover:
+            for forward in end.forwards:
+                await _open_port(endpoint, forward)
+        await endpoint.start()
         stop.serving.set()
         progress.end()
-        changes = endpoint.changes()  # before the first checkpoint, so that none is missed
-        # only now: a process that runs this side already has the ports, and is the better
-        # thing to tell
-        for forward in end.forwards:
-            await _take_port(endpoint, forward)
+        if end.session.takeover:  # only now does the other process leave its ports
+            await _take_ports(endpoint, end)
         await _announce(end, endpoint.forwards, place)
+        teller.begin()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_follow, changes, end, place)
             command = hints.doctor_line(end.tunnel.spelling)
-            hint = functools.partial(journal.hint, seconds=HINT_AFTER, command=command)
-            nursery.start_soon(remind, endpoint.session, hint, place)
+            hint = functools.partial(Journal(end.output).hint, seconds=HINT_AFTER, command=command)
+            nursery.start_soon(remind, endpoint.sessions, hint, place)
             control = Control(endpoint, real_path)
             try:
                 await nursery.start(control.run)
@@ -211,22 +239,25 @@ async def _in_thread(job: Callable[[], T]) -> T:
     return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
 
 
-async def _take_port(endpoint: Endpoint, forward: Forward) -> None:
-    """Open the port; after a takeover, as soon as the process that was taken over leaves it."""
-    if endpoint.config.session.takeover:
+async def _take_ports(endpoint: Endpoint, end: End) -> None:
+    """Open the ports as soon as the process that was taken over leaves them."""
+    for forward in end.forwards:
         with trio.move_on_after(TAKEOVER_PATIENCE):
             while True:
-                with contextlib.suppress(Failure):
-                    await _open_port(endpoint, forward)
-                    return
+                with contextlib.suppress(OSError):
+                    await endpoint.add_forward(forward)
+                    break
                 await trio.sleep(TAKEOVER_LOOK)
-    await _open_port(endpoint, forward)
+            continue
+        await _open_port(endpoint, forward)
 
 
 async def _open_port(endpoint: Endpoint, forward: Forward) -> None:
     try:
         await endpoint.add_forward(forward)
     except OSError as error:
+        if error.errno == errno.EADDRINUSE and (rival := await endpoint.find_rival()):
+            raise rival from error  # it has the port, most probably
         raise forwarding.explain(forward, error) from error
 
 
@@ -258,30 +289,45 @@ async def _full_name() -> str:
     return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
 
 
-async def _follow(changes: trio.MemoryReceiveChannel[Change], end: End, place: str) -> None:
-    """Tell the changes of the session's state."""
-    journal = Journal(end.output)
-    async with changes:
-        async for change in changes:
-            journal.changed(change)
-            if isinstance(change, Lost):
-                journal.waiting(end.role, end.tunnel.path, place)
+class _Teller:
+    """Tells events; what happens before this end was announced is held until then."""
+
+    def __init__(self, end: End, place: str) -> None:
+        self.sessions = Sessions()
+        self._end = end
+        self._place = place
+        self._held: list[Event] | None = []
+
+    def __call__(self, event: Event) -> None:
+        if self._held is not None:
+            self._held.append(event)
+            return
+        journal = Journal(self._end.output)
+        journal.happened(event)
+        lost = isinstance(event, SessionChange) and isinstance(event.change, Lost)
+        if lost and not self.sessions.established:
+            journal.waiting(self._end.role, self._end.tunnel.path, self._place)
+
+    def begin(self) -> None:
+        """Tell what was held, and all that follows at once."""
+        held, self._held = self._held or [], None
+        for event in held:
+            self(event)
 
 
 async def remind(
-    session: Session, tell: Callable[[str], None], place: str, after: float = HINT_AFTER
+    sessions: Sessions, tell: Callable[[str], None], place: str, after: float = HINT_AFTER
 ) -> None:
     """Each time that nobody comes for `after` seconds, tell once what this side sees."""
-    async with session.changes() as changes:
-        while True:
-            came = session.state is not SessionState.WAITING
-            with trio.move_on_after(math.inf if came else after) as patience:
-                await changes.receive()
-            if patience.cancelled_caught:
-                birth = session.engine.peer
-                tell(no_sign(place, PeerInfo.of(birth) if birth else None, after))
-                while not isinstance(await changes.receive(), Established):
-                    pass
+    while True:
+        with trio.move_on_after(after) as patience:
+            await sessions.wait_established()
+        if patience.cancelled_caught:
+            births = [session.engine.peer for session in sessions.by_number.values()]
+            peers = [PeerInfo.of(birth) for birth in births if birth is not None]
+            tell(no_sign(place, peers[0] if peers else None, after))
+            await sessions.wait_established()
+        await sessions.wait_lost()
 
 
 class _Preparation:

@@ -6,8 +6,9 @@ import os
 
 import attrs
 
-from muxfs.cli.output import VERBOSE, Output
+from muxfs.cli.output import NORMAL, VERBOSE, Output
 from muxfs.core.wire import Code
+from muxfs.endpoint.events import Event, SessionChange, SessionFailed, SessionMoved
 from muxfs.forwards import events
 from muxfs.forwards.ports import OpenPort
 from muxfs.forwards.spec import Kind
@@ -57,34 +58,49 @@ class Journal:
             "waiting", "  waiting for the other side", role=role, path=path, filesystem=place
         )
 
-    def changed(self, change: Change) -> None:
-        """Tell a change of the session's state."""
-        tell = self.output.tell
+    def happened(self, event: Event) -> None:
+        """Tell what happened to a session or a connection."""
+        match event:
+            case SessionChange(session, change):
+                self._changed(session, change)
+            case SessionMoved(session):
+                words = f"  another process uses session {session}; moving on to another one"
+                self.output.tell("moved", words, session=session)
+            case SessionFailed(session, reason):
+                words = f"  session {session} failed: {reason}"
+                self.output.tell("failed", words, session=session, reason=reason)
+            case _:
+                self._carried(event)
+
+    def _changed(self, session: int, change: Change) -> None:
+        def tell(event: str, words: str, **fields: object) -> None:
+            place = f"session {session}: " if session else ""
+            self.output.tell(event, f"  {place}{words}", NORMAL, session=session, **fields)
+
         match change:
             case Established(peer):
-                tell("established", f"  connected to {who(peer)}", **attrs.asdict(peer))
+                tell("established", f"connected to {who(peer)}", **attrs.asdict(peer))
             case Lost(code, reason):
-                words = f"  lost the other side: {reason or code.name}"
+                words = f"lost the other side: {reason or code.name}"
                 tell("lost", words, code=code.name, reason=reason)
             case Silent(seconds):
-                words = f"  no news from the other side for {span(seconds)}; connections wait"
+                words = f"no news from the other side for {span(seconds)}; connections wait"
                 tell("silent", words, seconds=round(seconds, 3))
             case Resumed():
-                tell("resumed", "  the other side is back")
+                tell("resumed", "the other side is back")
             case Stranger(reason):
-                tell("stranger", f"  {reason}", reason=reason)
+                tell("stranger", reason, reason=reason)
             case StorageTrouble(error):
                 text = error.strerror or str(error)
-                words = f"  trouble with the mailbox files: {text}; trying again"
+                words = f"trouble with the mailbox files: {text}; trying again"
                 tell("storage", words, ok=False, error=text)
             case StorageRecovered():
-                tell("storage", "  the mailbox files work again", ok=True, error="")
+                tell("storage", "the mailbox files work again", ok=True, error="")
             case AccessChanged(before, after):
-                words = f"  {before} missed what the other side wrote, or it missed ours"
+                words = f"{before} missed what the other side wrote, or it missed ours"
                 tell("access", f"{words}: {after} from now on", before=before, after=after)
 
-    def happened(self, event: events.Event) -> None:
-        """Tell what happened to a connection."""
+    def _carried(self, event: events.Event) -> None:
         tell = self.output.tell
         match event:
             case events.Opened(originator, target):

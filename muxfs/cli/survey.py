@@ -172,6 +172,11 @@ class Session:
         return self.listen, self.dial
 
     @property
+    def was_used(self) -> bool:
+        """Whether anybody has ever opened it."""
+        return any(os.path.lexists(side.path) for side in self.sides)
+
+    @property
     def state(self) -> str:
         """Say how the session is; see the command's help."""
         living = sum(bool(side.alive) for side in self.sides)
@@ -256,9 +261,10 @@ def _find_all(key: Key | None) -> Iterator[Found]:
 
 def _examine(name: str, path: str, key: Key | None) -> Found:
     sessions = os.path.join(path, tunnels.SESSIONS)
-    names = sorted(os.listdir(sessions))
+    numbers = sorted(int(name) for name in os.listdir(sessions) if name.isdecimal())
     place = f"{path} on {find_filesystem(path).describe()}"
-    return Found(name, path, place, [_session(sessions, number, key) for number in names])
+    found = [_session(sessions, str(number), key) for number in numbers]
+    return Found(name, path, place, [session for session in found if session.was_used])
 
 
 def _session(sessions: str, number: str, key: Key | None = None) -> Session:

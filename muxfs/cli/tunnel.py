@@ -2,7 +2,7 @@
 
     TUNNEL/sessions/0/dial.mbx, listen.mbx
 
-Room for more sessions is left beside the first one. Trio-free: `status` uses it.
+Each session more has a directory beside the first one. Trio-free: `status` uses it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from muxfs.cli.failures import (
 
 HOME_VARIABLE: Final = "MUXFS_HOME"
 SESSIONS: Final = "sessions"
-FIRST_SESSION: Final = "0"
 
 
 class Tunnel(NamedTuple):  # not of attrs: `stdio` starts for each connection
@@ -38,9 +37,9 @@ class Tunnel(NamedTuple):  # not of attrs: `stdio` starts for each connection
     """The directory of all named tunnels, if this is one of them."""
 
     @property
-    def session_path(self) -> str:
-        """The directory of the mailbox files."""
-        return os.path.join(self.path, SESSIONS, FIRST_SESSION)
+    def sessions(self) -> str:
+        """The directory of the sessions' directories."""
+        return os.path.join(self.path, SESSIONS)
 
 
 def tunnels_home(environ: Mapping[str, str] = os.environ) -> str:
@@ -67,12 +66,11 @@ def resolve(text: str, environ: Mapping[str, str] = os.environ) -> Tunnel:
 def prepare(tunnel: Tunnel, *, insecure: bool = False) -> None:
     """Create the directories that are missing, and check that nobody else can write to them.
 
+    Those of single sessions are made when they are used, by `prepare_directory`.
     Raises Failure. May block for as long as the file server does.
     """
     enter(tunnel, insecure=insecure)
-    for step in (os.path.join(tunnel.path, SESSIONS), tunnel.session_path):
-        _make(step)
-        _check(step, tunnel, insecure=insecure)
+    prepare_directory(tunnel.sessions, insecure=insecure)
 
 
 def enter(tunnel: Tunnel, *, insecure: bool = False) -> list[str]:
@@ -80,18 +78,22 @@ def enter(tunnel: Tunnel, *, insecure: bool = False) -> list[str]:
 
     Raises Failure. May block for as long as the file server does.
     """
-    steps = [tunnel.path] if tunnel.home is None else [tunnel.home, tunnel.path]
-    made = [step for step in steps if _make(step)]
-    _check(tunnel.path, tunnel, insecure=insecure)
-    return made
+    made = [tunnel.home] if tunnel.home is not None and _make(tunnel.home) else []
+    return [*made, tunnel.path] if prepare_directory(tunnel.path, insecure=insecure) else made
 
 
-def _check(step: str, tunnel: Tunnel, *, insecure: bool) -> None:
+def prepare_directory(path: str, *, insecure: bool = False) -> bool:
+    """Create a directory if it is missing, and check it; return whether it was missing.
+
+    Raises and blocks as `prepare`.
+    """
     try:
+        made = _make(path)
         if not insecure:
-            check(step)
+            check(path)
     except OSError as error:
-        raise Failure(f"cannot use {tunnel.path}: {error.strerror}", exit_code_of(error)) from error
+        raise Failure(f"cannot use {path}: {error.strerror}", exit_code_of(error)) from error
+    return made
 
 
 def _make(path: str) -> bool:

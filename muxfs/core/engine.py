@@ -202,6 +202,11 @@ class Engine:
         return self.link.peer
 
     @property
+    def vacant(self) -> bool:
+        """Whether nobody is at the other side, as far as its file tells."""
+        return self.link.vacant
+
+    @property
     def silence(self) -> float:
         """Seconds without a sign of the peer's life."""
         return self.link.silence

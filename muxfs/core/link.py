@@ -111,6 +111,7 @@ class Link:
     peer_timeout: float = attrs.field(init=False)
     """Seconds of silence after which the peer is dead: the smaller one of the two."""
     _was_established: bool = False
+    _head: bytes = b""
     _read_at: float | None = None
     _looked: bool = False
     _strange_signs: tuple[bytes, int] | None = None
@@ -149,11 +150,18 @@ class Link:
         """Whether an established peer gave no sign for the peer timeout."""
         return self.established and self.silence >= self.peer_timeout
 
+    @property
+    def vacant(self) -> bool:
+        """Whether the peer's file is missing, or says that its writer ended."""
+        life = previous_life(self._head, self.role.peer, self.blocks)
+        return life is None or life.ended
+
     def observe(self, head: bytes, now: float) -> list[Meeting]:
         """Take what was read of the peer's head; old, torn or foreign content changes nothing.
 
         Raises ProtocolViolation or IncompatibleVersion for a valid but impossible birth block.
         """
+        self._head = head
         self._count_silence(now)
         found = statuses(self.blocks, head, self.role.peer)
         meetings: list[Meeting] = []

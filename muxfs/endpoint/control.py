@@ -82,7 +82,7 @@ class Control:
         quiet, last = 0, (-1, -1)
         while True:
             await trio.sleep(patience / LOOKS_FOR_IDLE)
-            seen = self._clients_seen, self._endpoint.session.stats().opened
+            seen = self._clients_seen, self._endpoint.streams_seen
             quiet = 0 if self._in_use or seen != last else quiet + 1
             last = seen
             # nothing happens between this look and the end of the socket

@@ -30,6 +30,7 @@ from muxfs.forwards.spec import (
 from muxfs.forwards.splice import End, Transfer
 from muxfs.forwards.targets import encode
 from muxfs.forwards.tcp import Connection
+from muxfs.session import Session
 
 LONGEST_WAIT: Final = 86400.0
 """Seconds that a client may want to wait for a session."""
@@ -198,12 +199,19 @@ def _described(active: ActiveForward) -> Message:
 
 
 async def _status(endpoint: Endpoint, _client: Client, _request: Message) -> Message:
-    session = endpoint.session
+    sessions = endpoint.sessions.by_number.items()
+    return {
+        "sessions": [_described_session(number, session) for number, session in sessions],
+        "forwards": [_described(listener) for listener in endpoint.forwards],
+    }
+
+
+def _described_session(number: int, session: Session) -> Message:
     peer = session.peer
     return {
-        "session": attrs.asdict(session.stats()),
+        "session": number,
+        "stats": attrs.asdict(session.stats()),
         "peer": attrs.asdict(peer) if peer is not None else None,
-        "forwards": [_described(listener) for listener in endpoint.forwards],
     }
 
 

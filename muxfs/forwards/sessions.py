@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from muxfs.errors import SessionError
+from muxfs.info import Lost
 from muxfs.session import Session
 
 if TYPE_CHECKING:
@@ -88,14 +89,28 @@ class Sessions:
         """Wait until `start_stream` would work; first come, first served."""
         async with self._line:
             while not any(session.can_open for session in self._sessions.values()):
-                await self._wait_for_any()
+                await self._wait_for_any(Session.wait_can_open)
 
-    async def _wait_for_any(self) -> None:
+    async def wait_established(self) -> None:
+        """Wait until any of them stands."""
+        while not self.established:
+            await self._wait_for_any(Session.wait_established)
+
+    async def wait_lost(self) -> None:
+        """Wait until none of them stands."""
+        while standing := [s for s in self._sessions.values() if s.established]:
+            async with standing[0].changes() as changes:
+                async for change in changes:
+                    if isinstance(change, Lost):
+                        break
+
+    async def _wait_for_any(self, wait: Callable[[Session], Awaitable[object]]) -> None:
+        """Wait until that is over for one of them, or they are others."""
         async with trio.open_nursery() as nursery:
 
             async def wait_for(session: Session) -> None:
                 try:
-                    await session.wait_can_open()
+                    await wait(session)
                 except SessionError:
                     return  # it is over, and will be left out
                 nursery.cancel_scope.cancel()

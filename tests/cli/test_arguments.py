@@ -66,7 +66,7 @@ def test_names_and_paths(tmp_path: Path) -> None:
     assert named.spelling == "/shared/m/job42"  # the other side may not have the variable
     path = tunnel.resolve("./job42", environ)
     assert path.path == path.spelling == os.path.abspath("job42")
-    assert path.session_path == f"{path.path}/sessions/0"
+    assert path.sessions == f"{path.path}/sessions"
     assert tunnel.resolve("/a/../b/", environ).path == "/b"
 
 
@@ -84,7 +84,7 @@ def test_prepare_makes_private_directories(tmp_path: Path) -> None:
         tunnel.prepare(found)
     finally:
         os.umask(0o022)
-    for path in (found.home, found.path, found.session_path):
+    for path in (found.home, found.path, found.sessions):
         assert path is not None
         assert os.stat(path).st_mode & 0o777 == 0o700
 

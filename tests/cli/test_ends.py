@@ -389,12 +389,15 @@ def test_a_file_that_may_not_grow(muxfs: Runner) -> None:
 
 
 def test_second_one_of_the_same_role(muxfs: Runner) -> None:
-    first = muxfs.start("listen", "job", "0:1", "--json")
+    forward = f"{closed_port()}:1"
+    first = muxfs.start("listen", "job", forward, "--json")
     first.event("waiting")
-    second = muxfs.start("listen", "job", "0:1")
+    second = muxfs.start("listen", "job", forward)
     fails(second, 75, socket.gethostname(), f"pid {first.process.pid}", "--takeover")
-    third = muxfs.start("listen", "job", "0:1", "--takeover", "--json")
+    third = muxfs.start("listen", "job", forward, "--takeover", "--json")
     third.event("waiting")
+    muxfs.start("dial", "job")
+    assert third.event("established")["session"] == 0
     fails(first, 75, "another process took this side over")
     assert first.event("closed")["code"] == "SUPERSEDED"
     assert third.process.poll() is None

@@ -13,6 +13,7 @@ from muxfs.cli.ends import HINT_AFTER, remind
 from muxfs.cli.hints import doctor_line
 from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import Output, ProgressLine
+from muxfs.forwards.sessions import Sessions
 from muxfs.testing import MemoryFilesystem
 
 
@@ -23,38 +24,42 @@ async def test_after_a_minute_without_a_sign(autojump_clock: MockClock) -> None:
     def tell(words: str) -> None:
         told.append((round(trio.current_time() - start), words))
 
+    sessions = Sessions()
     async with (
         open_session("", role="listen", storage=fs.storage("l", "d")) as session,
         trio.open_nursery() as nursery,
     ):
         start = trio.current_time()
-        nursery.start_soon(remind, session, tell, "/shared/job on nfs4 (nas:/home)", HINT_AFTER)
-        await trio.sleep(300)
-        assert [when for when, _ in told] == [60]
-        assert "/shared/job on nfs4 (nas:/home)" in told[0][1]
-        assert "same directory, filesystem and server?" in told[0][1]
-        async with open_session("", role="dial", storage=fs.storage("d", "l")):
-            await session.wait_established()
-            await trio.sleep(200)
-        await trio.sleep(50)
-        assert len(told) == 1
-        await trio.sleep(20)
-        assert len(told) == 2
+        nursery.start_soon(remind, sessions, tell, "/shared/job on nfs4 (nas:/home)", HINT_AFTER)
+        with sessions.including(0, session):
+            await trio.sleep(300)
+            assert [when for when, _ in told] == [60]
+            assert "/shared/job on nfs4 (nas:/home)" in told[0][1]
+            assert "same directory, filesystem and server?" in told[0][1]
+            async with open_session("", role="dial", storage=fs.storage("d", "l")):
+                await session.wait_established()
+                await trio.sleep(200)
+            await trio.sleep(50)
+            assert len(told) == 1
+            await trio.sleep(20)
+            assert len(told) == 2
         nursery.cancel_scope.cancel()
 
 
 async def test_nothing_is_told_when_the_other_side_is_there(autojump_clock: MockClock) -> None:
     fs = MemoryFilesystem()
     told: list[str] = []
+    sessions = Sessions()
     async with (
         open_session("", role="listen", storage=fs.storage("l", "d")) as session,
         open_session("", role="dial", storage=fs.storage("d", "l")),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(remind, session, told.append, "here", HINT_AFTER)
-        await trio.sleep(300)
-        assert told == []
-        nursery.cancel_scope.cancel()
+        with sessions.including(0, session):
+            nursery.start_soon(remind, sessions, told.append, "here", HINT_AFTER)
+            await trio.sleep(300)
+            assert told == []
+            nursery.cancel_scope.cancel()
 
 
 def test_words_for_a_peer_that_does_not_answer() -> None:

@@ -20,7 +20,7 @@ from muxfs.control.protocol import Message
 from muxfs.endpoint import control
 from muxfs.endpoint.control import Control
 from muxfs.endpoint.endpoint import Endpoint
-from muxfs.testing import MemoryFilesystem
+from tests.endpoint.tunnel import MemoryTunnel
 
 from .test_endpoint import LOCAL, echo_server, end
 
@@ -66,15 +66,15 @@ async def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 @asynccontextmanager
 async def serving() -> AsyncIterator[Running]:
-    fs = MemoryFilesystem()
+    tunnel = MemoryTunnel()
     async with (
-        end(fs, "listen") as (listen, _),
-        end(fs, "dial", policy=LOCAL),
+        end(tunnel, "listen") as (listen, _),
+        end(tunnel, "dial", policy=LOCAL),
         trio.open_nursery() as nursery,
     ):
         served = Control(listen, TUNNEL)
         await nursery.start(served.run)
-        await listen.session.wait_established()
+        await listen.sessions.wait_established()
         name = f"{place.stem(TUNNEL, 'listen', 0)}.sock"
         yield Running(listen, served, Path(place.directories()[0]) / name)
         nursery.cancel_scope.cancel()
@@ -118,8 +118,10 @@ async def test_it_says_who_it_is(running: Running) -> None:
 async def test_status(running: Running) -> None:
     status = await running.ask(request="status")
     assert status["ok"] is True
-    assert status["session"]["state"] == "established"
-    assert status["peer"]["host"] == socket.gethostname()
+    (session,) = status["sessions"]
+    assert session["session"] == 0
+    assert session["stats"]["state"] == "established"
+    assert session["peer"]["host"] == socket.gethostname()
     assert status["forwards"] == []
 
 

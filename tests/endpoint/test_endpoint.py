@@ -17,18 +17,19 @@ from muxfs.forwards.consent import LOCAL_PORTS, Policy
 from muxfs.forwards.events import Overloaded, Refused
 from muxfs.forwards.spec import Forward, Port, Target
 from muxfs.stream import MuxStream
-from muxfs.testing import MemoryFilesystem
-from tests.forwards.harness import CONFIG, NAMES, Log
+from tests.endpoint.tunnel import MemoryTunnel
+from tests.forwards.harness import CONFIG, Log
 
 
 @asynccontextmanager
 async def end(
-    fs: MemoryFilesystem, role: Literal["listen", "dial"], **options: object
+    tunnel: MemoryTunnel, role: Literal["listen", "dial"], **options: object
 ) -> AsyncIterator[tuple[Endpoint, Log]]:
     """Run one end."""
     log = Log()
-    config = EndpointConfig(role=role, path="", session=CONFIG, **options)
-    async with open_endpoint(config, log, storage=fs.storage(*NAMES[role])) as endpoint:
+    config = EndpointConfig(role=role, slots=tunnel.slots(role), session=CONFIG, **options)
+    async with open_endpoint(config, log) as endpoint:
+        await endpoint.start()
         yield endpoint, log
 
 
@@ -51,11 +52,11 @@ LOCAL = Policy(LOCAL_PORTS)
 
 
 async def test_a_forward_is_added_used_and_cancelled() -> None:
-    fs = MemoryFilesystem()
+    tunnel = MemoryTunnel()
     async with (
         echo_server() as target,
-        end(fs, "listen") as (listen, _),
-        end(fs, "dial", policy=LOCAL),
+        end(tunnel, "listen") as (listen, _),
+        end(tunnel, "dial", policy=LOCAL),
     ):
         forward = await listen.add_forward(Forward(Port(0), target))
         assert listen.forwards == (forward,)
@@ -75,12 +76,12 @@ async def test_a_forward_is_added_used_and_cancelled() -> None:
 async def test_either_end_connects_to_targets_of_the_other(
     role: Literal["listen", "dial"],
 ) -> None:
-    fs = MemoryFilesystem()
+    tunnel = MemoryTunnel()
     other: Literal["listen", "dial"] = "dial" if role == "listen" else "listen"
     async with (
         echo_server() as target,
-        end(fs, role) as (endpoint, _),
-        end(fs, other, policy=LOCAL),
+        end(tunnel, role) as (endpoint, _),
+        end(tunnel, other, policy=LOCAL),
     ):
         stream = await endpoint.connect(str(target), "test")
         assert isinstance(stream, MuxStream)
@@ -90,14 +91,14 @@ async def test_either_end_connects_to_targets_of_the_other(
 
 
 async def test_connecting_without_a_session_is_refused_in_time() -> None:
-    async with end(MemoryFilesystem(), "listen", connect_timeout=0.1) as (listen, _):
+    async with end(MemoryTunnel(), "listen", connect_timeout=0.1) as (listen, _):
         refused = await listen.connect("localhost:1", "test")
         assert isinstance(refused, Refused)
         assert refused.code is Code.TIMEOUT
 
 
 async def test_a_taken_port_leaves_the_others_as_they_are() -> None:
-    async with end(MemoryFilesystem(), "listen") as (listen, _):
+    async with end(MemoryTunnel(), "listen") as (listen, _):
         first = await listen.add_forward(Forward(Port(0), Target("localhost", 1)))
         with pytest.raises(OSError, match="in use"):
             await listen.add_forward(Forward(Port(first.port.port), Target("localhost", 2)))
@@ -105,8 +106,8 @@ async def test_a_taken_port_leaves_the_others_as_they_are() -> None:
 
 
 async def test_connections_are_bounded_by_descriptors() -> None:
-    fs = MemoryFilesystem()
-    async with end(fs, "listen", descriptors=RESERVED + 3) as (listen, log):
+    tunnel = MemoryTunnel()
+    async with end(tunnel, "listen", descriptors=RESERVED + 3) as (listen, log):
         forward = await listen.add_forward(Forward(Port(0), Target("localhost", 1)))
         room = 3 - len(forward.port.sockets)
         clients = [
@@ -120,5 +121,5 @@ async def test_connections_are_bounded_by_descriptors() -> None:
 
 async def test_the_bodys_exception_comes_out_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
-        async with end(MemoryFilesystem(), "listen"):
+        async with end(MemoryTunnel(), "listen"):
             raise ZeroDivisionError

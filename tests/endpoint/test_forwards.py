@@ -23,7 +23,7 @@ from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.spec import Kind, parse_forwards
 from muxfs.forwards.targets import Forwarded
 from muxfs.stream import MuxStream
-from muxfs.testing import MemoryFilesystem
+from tests.endpoint.tunnel import MemoryTunnel
 from tests.forwards.harness import Log, receive_all, reset
 
 from .test_endpoint import echo_server, end
@@ -35,11 +35,13 @@ LENDING = Policy(LOCAL_PORTS, FREE_LOOPBACK_PORTS)
 async def both(
     listen: Policy | None = None, dial: Policy = LENDING
 ) -> AsyncIterator[tuple[Endpoint, Log, Endpoint, Log]]:
-    fs = MemoryFilesystem()
+    tunnel = MemoryTunnel()
     async with (
-        end(fs, "listen", policy=listen or Policy(command="muxfs listen")) as (near, near_log),
-        end(fs, "dial", policy=dial) as (far, far_log),
+        end(tunnel, "listen", policy=listen or Policy(command="muxfs listen")) as (near, near_log),
+        end(tunnel, "dial", policy=dial) as (far, far_log),
     ):
+        for endpoint in (near, far):  # datagrams do not wait for a session
+            await endpoint.sessions.wait_established()
         yield near, near_log, far, far_log
 
 
@@ -290,7 +292,7 @@ async def test_a_refused_listener_is_told_and_not_asked_again() -> None:
             "18001: this side does not listen there for you; "
             "muxfs listen --allow-listen 18001 would allow it",
         )
-        assert near.session.stats().opened == 1
+        assert near.sessions.by_number[0].stats().opened == 1
 
 
 async def test_a_taken_port_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,13 +311,13 @@ async def test_a_taken_port_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_remote_forward_comes_back_with_the_next_session() -> None:
-    fs = MemoryFilesystem()
-    async with echo_server() as target, end(fs, "listen") as (near, log):
+    tunnel = MemoryTunnel()
+    async with echo_server() as target, end(tunnel, "listen") as (near, log):
         (forward,) = parse_forwards(f"{closed_port()}:{target}", Kind.REMOTE)
         active = await near.add_forward(forward)
         for _ in range(2):
             log.events.clear()
-            async with end(fs, "dial", policy=LENDING):
+            async with end(tunnel, "dial", policy=LENDING):
                 await log.wait(Listening)
                 await check_echo(await connect(active.bound))
 

@@ -1,0 +1,311 @@
+"""Several listening ends and one that dials, in simulated time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Literal
+
+import attrs
+import pytest
+import trio
+from trio.testing import MockClock
+
+from muxfs import AlreadyRunning, Session, SessionConfig
+from muxfs.core.wire import Code
+from muxfs.endpoint.dialling import LOOK, UNUSED
+from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
+from muxfs.endpoint.events import SessionChange, SessionMoved
+from muxfs.errors import SessionError, StreamRefused
+from muxfs.info import Established, Lost
+from tests.endpoint.tunnel import MemorySlots, MemoryTunnel
+from tests.forwards.harness import Log
+
+Role = Literal["listen", "dial"]
+CONFIG = SessionConfig(capacity=1 << 20)
+
+
+@attrs.define
+class End:
+    """A running end."""
+
+    endpoint: Endpoint
+    slots: MemorySlots
+    log: Log
+    _scope: trio.CancelScope
+    _ended: trio.Event
+
+    @property
+    def numbers(self) -> list[int]:
+        """Its open sessions."""
+        return list(self.endpoint.sessions.by_number)
+
+    @property
+    def session(self) -> Session:
+        """The only session of a listening end."""
+        (session,) = self.endpoint.sessions.by_number.values()
+        return session
+
+    def established(self) -> list[int]:
+        """Return the sessions that stand."""
+        return [n for n, s in self.endpoint.sessions.by_number.items() if s.established]
+
+    async def leave(self) -> None:
+        """End in good order."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    async def kill(self) -> None:
+        """End without a word."""
+
+        async def hang(*_: object) -> None:
+            await trio.sleep_forever()
+
+        for _, storage in self.slots.storages:
+            storage.writer.write = hang  # type: ignore[method-assign]
+        await self.leave()
+
+
+async def start(nursery: trio.Nursery, tunnel: MemoryTunnel, role: Role, **options: Any) -> End:
+    """Run one end in the nursery."""
+
+    async def run(*, task_status: trio.TaskStatus[End]) -> None:
+        slots, log, ended = tunnel.slots(role), Log(), trio.Event()
+        config = EndpointConfig(role=role, slots=slots, **{"session": CONFIG, **options})
+        with trio.CancelScope() as scope:
+            async with open_endpoint(config, log) as endpoint:
+                await endpoint.start()
+                task_status.started(End(endpoint, slots, log, scope, ended))
+                await trio.sleep_forever()
+        ended.set()
+
+    end: End = await nursery.start(run)
+    return end
+
+
+@asynccontextmanager
+async def playing() -> AsyncIterator[tuple[trio.Nursery, MemoryTunnel]]:
+    async with trio.open_nursery() as nursery:
+        yield nursery, MemoryTunnel()
+        nursery.cancel_scope.cancel()
+
+
+async def check(listen: End, dial: End, number: int) -> None:
+    """See that streams go through that session, in both directions."""
+    near, far = listen.session, dial.endpoint.sessions.by_number[number]
+    for one, other in ((near, far), (far, near)):
+        stream = one.start_stream(f"unix:/no/such/{number}")
+        with pytest.raises(StreamRefused) as caught:
+            await stream.wait_accepted()
+        assert caught.value.code is Code.PROHIBITED
+        assert other.stats().opened
+
+
+@pytest.mark.parametrize("first", ["listen", "dial"])
+async def test_listeners_take_sessions_in_turn(autojump_clock: MockClock, first: Role) -> None:
+    async with playing() as (nursery, tunnel):
+        if first == "dial":
+            dial = await start(nursery, tunnel, "dial")
+            await trio.sleep(1000)
+        listens = []
+        for number in range(3):
+            listens.append(await start(nursery, tunnel, "listen"))
+            assert listens[-1].numbers == [number]
+            if first == "dial":
+                with trio.fail_after(LOOK + 1.5):
+                    await listens[-1].session.wait_established()
+        if first == "listen":
+            await trio.sleep(1000)
+            dial = await start(nursery, tunnel, "dial")
+            with trio.fail_after(2):
+                for listen in listens:
+                    await listen.session.wait_established()
+        await trio.sleep(1)
+        assert dial.established() == [0, 1, 2]
+        for number, listen in enumerate(listens):
+            await check(listen, dial, number)
+        assert 3 not in dial.numbers
+        await trio.sleep(1000)
+        assert dial.numbers == [0, 1, 2]
+        assert "dial.mbx" not in tunnel.files[3].files  # made only when it is used
+
+
+async def test_all_sessions_in_use(autojump_clock: MockClock) -> None:
+    async with playing() as (nursery, tunnel):
+        await start(nursery, tunnel, "dial", most_sessions=2)
+        for _ in range(2):
+            await start(nursery, tunnel, "listen", most_sessions=2)
+        with pytest.raises(AlreadyRunning, match=r"all 2 sessions .* in use .*--sessions"):
+            async with open_endpoint(
+                EndpointConfig("listen", tunnel.slots("listen"), CONFIG, 2), Log()
+            ) as third:
+                await third.start()
+
+
+async def test_a_session_whose_listener_ended_is_closed_and_taken_again(
+    autojump_clock: MockClock,
+) -> None:
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        listens = [await start(nursery, tunnel, "listen") for _ in range(3)]
+        await trio.sleep(5)
+        await listens[1].leave()
+        await trio.sleep(UNUSED + 5)
+        assert dial.numbers == [0, 2]
+        again = await start(nursery, tunnel, "listen")
+        assert again.numbers == [1]
+        with trio.fail_after(LOOK + 1):
+            await again.session.wait_established()
+        await check(again, dial, 1)
+        for number in (0, 2):
+            await check(listens[number], dial, number)
+            assert not any(
+                isinstance(event, SessionChange) and isinstance(event.change, Lost)
+                for event in listens[number].log.events
+            )
+
+
+async def test_sessions_of_killed_listeners_are_used_when_no_other_is_free(
+    autojump_clock: MockClock,
+) -> None:
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        listens = [await start(nursery, tunnel, "listen") for _ in range(4)]
+        await trio.sleep(5)
+        await listens[1].kill()
+        await trio.sleep(200)
+        assert dial.numbers == [0, 2, 3]
+        again = await start(nursery, tunnel, "listen")
+        assert again.numbers == [1]
+        with trio.fail_after(LOOK + 1):
+            await again.session.wait_established()
+        await check(again, dial, 1)
+
+
+async def test_a_listener_that_was_away_for_long_is_found_again(autojump_clock: MockClock) -> None:
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        await start(nursery, tunnel, "listen")
+        listen = await start(nursery, tunnel, "listen")
+        await trio.sleep(5)
+        tunnel.files[1].stop()
+        await trio.sleep(500)
+        tunnel.files[1].resume()
+        await trio.sleep(200)
+        await check(listen, dial, 1)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("used", [False, True])
+async def test_listeners_that_start_at_the_same_instant(
+    autojump_clock: MockClock, count: int, used: bool
+) -> None:
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        if used:
+            for listen in [await start(nursery, tunnel, "listen") for _ in range(4)]:
+                await listen.leave()
+            await trio.sleep(100)
+        listens: list[End] = []
+
+        async def begin() -> None:
+            listens.append(await start(nursery, tunnel, "listen"))
+
+        async with trio.open_nursery() as starting:
+            for _ in range(count):
+                starting.start_soon(begin)
+        await trio.sleep(30)
+        numbers = sorted(number for listen in listens for number in listen.numbers)
+        assert numbers == list(range(count))
+        moves = [e for listen in listens for e in listen.log.events if isinstance(e, SessionMoved)]
+        assert len(moves) >= count - 1
+        for listen in listens:
+            (number,) = listen.numbers
+            await check(listen, dial, number)
+
+
+async def test_dial_is_restarted(autojump_clock: MockClock) -> None:
+    async with playing() as (nursery, tunnel):
+        listens = [await start(nursery, tunnel, "listen") for _ in range(3)]
+        await listens[1].leave()
+        for how in ("leave", "kill"):
+            dial = await start(nursery, tunnel, "dial")
+            await trio.sleep(25)
+            assert dial.established() == [0, 2]
+            await check(listens[0], dial, 0)
+            await check(listens[2], dial, 2)
+            await getattr(dial, how)()
+
+
+async def test_a_second_dial_is_refused_and_a_takeover_moves_all_sessions(
+    autojump_clock: MockClock,
+) -> None:
+    async with playing() as (nursery, tunnel):
+        listens = [await start(nursery, tunnel, "listen") for _ in range(2)]
+
+        async def first(*, task_status: trio.TaskStatus[None]) -> None:
+            config = EndpointConfig("dial", tunnel.slots("dial"), CONFIG)
+            with pytest.raises(SessionError) as caught:  # noqa: PT012
+                async with open_endpoint(config, Log()) as endpoint:
+                    await endpoint.start()
+                    task_status.started()
+                    await trio.sleep_forever()
+            assert caught.value.code is Code.SUPERSEDED
+            ended.set()
+
+        ended = trio.Event()
+        await nursery.start(first)
+        await trio.sleep(10)
+        with pytest.raises(AlreadyRunning):
+            async with open_endpoint(
+                EndpointConfig("dial", tunnel.slots("dial"), CONFIG), Log()
+            ) as second:
+                await second.start()
+        takeover = attrs.evolve(CONFIG, takeover=True)
+        dial = await start(nursery, tunnel, "dial", session=takeover)
+        with trio.fail_after(30):
+            await ended.wait()
+        await trio.sleep(30)
+        for number, listen in enumerate(listens):
+            await check(listen, dial, number)
+
+
+async def test_a_listener_that_is_taken_over_ends(autojump_clock: MockClock) -> None:
+    async with playing() as (nursery, tunnel):
+        takeover = attrs.evolve(CONFIG, takeover=True)
+        config = EndpointConfig("listen", tunnel.slots("listen"), CONFIG)
+        with trio.fail_after(60), pytest.raises(SessionError) as caught:  # noqa: PT012
+            async with open_endpoint(config, Log()) as endpoint:
+                await endpoint.start()
+                await trio.sleep(10)
+                await start(nursery, tunnel, "listen", session=takeover)
+                await trio.sleep_forever()
+        assert caught.value.code is Code.SUPERSEDED
+
+
+async def test_events_name_the_session(autojump_clock: MockClock) -> None:
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        for _ in range(2):
+            await start(nursery, tunnel, "listen")
+        await trio.sleep(10)
+        assert [
+            event.session
+            for event in dial.log.events
+            if isinstance(event, SessionChange) and isinstance(event.change, Established)
+        ] == [0, 1]
+
+
+@pytest.mark.parametrize(("listeners", "most"), [(0, 2.0), (1, 3.0), (4, 8.0)])
+async def test_what_idle_sessions_cost(
+    autojump_clock: MockClock, listeners: int, most: float
+) -> None:
+    """Operations a second of the dialling end; see docs/operations.md."""
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        for _ in range(listeners):
+            await start(nursery, tunnel, "listen")
+        await trio.sleep(100)
+        before = dial.slots.operations()
+        await trio.sleep(3600)
+        assert (dial.slots.operations() - before) / 3600 <= most
