@@ -24,6 +24,7 @@ from typing import IO
 import attrs
 
 from bench import endpoints
+from muxfs.sealing.files import create_key
 
 READY = 30.0
 
@@ -178,8 +179,11 @@ def _wait_for_port(port: int) -> None:
             return
 
 
-def muxfs(name: str, parent: Path, options: Sequence[str] = ()) -> Peer:
-    """Make a peer of `muxfs listen` and `muxfs dial` on a directory below `parent`."""
+def muxfs(name: str, parent: Path, options: Sequence[str] = (), *, sealed: bool = False) -> Peer:
+    """Make a peer of `muxfs listen` and `muxfs dial` on a directory below `parent`.
+
+    `sealed`: with a key on both sides.
+    """
 
     @contextlib.contextmanager
     def run(target: int) -> Iterator[Running]:
@@ -187,10 +191,13 @@ def muxfs(name: str, parent: Path, options: Sequence[str] = ()) -> Peer:
             forward = f"0:127.0.0.1:{target}"
             processes = []
             port = 0
+            key = ["--key-file", str(logs / "key")] if sealed else []
+            if sealed:
+                create_key(logs / "key")
             for command, arguments in (("dial", [f"127.0.0.1:{target}"]), ("listen", [forward])):
                 argv = [sys.executable, "-m", "muxfs", command, str(place / "t"), *arguments]
                 log = logs / command
-                process = stack.enter_context(started([*argv, *options, "--json"], log))
+                process = stack.enter_context(started([*argv, *options, *key, "--json"], log))
                 processes.append(process.pid)
                 assert process.stdout is not None
                 if command == "listen":

@@ -32,7 +32,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="how often each work is done (5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument(
-        "--peers", default="tcp,socat,ssh,muxfs", help="which of them (%(default)s)"
+        "--peers", default="tcp,socat,ssh,muxfs", help="which of them; also muxfs-key (%(default)s)"
     )
     parser.add_argument(
         "--works", default="", help="only works whose name holds one of these words (a,b,...)"
@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.rounds:
         sizes = attrs.evolve(sizes, rounds=options.rounds)
     muxfs = peers.muxfs("muxfs", options.directory, options.muxfs_options)
-    available = PEERS | {"muxfs": muxfs}
+    sealed = peers.muxfs("muxfs, key", options.directory, options.muxfs_options, sealed=True)
+    available = PEERS | {"muxfs": muxfs, "muxfs-key": sealed}
     with contextlib.ExitStack() as stack:
         target = stack.enter_context(peers.service())
         running = [

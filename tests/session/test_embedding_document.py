@@ -19,6 +19,7 @@ from trio.testing import MockClock
 
 import muxfs
 from muxfs import Code, MuxStream
+from muxfs.sealing.files import create_key
 from tests.session.tunnel import Tunnel, open_tunnel
 
 TEXT = (Path(__file__).parents[2] / "docs" / "embedding.md").read_text()
@@ -39,7 +40,7 @@ def words() -> Iterator[Any]:
 
 
 def test_no_block_is_left_out() -> None:
-    assert set(BLOCKS) == {"words", "errors", "test_words", "tls", "httpx_recipe"}
+    assert set(BLOCKS) == {"words", "errors", "test_words", "sealed", "tls", "httpx_recipe"}
     assert TEXT.count("```python") == len(BLOCKS)
 
 
@@ -94,6 +95,13 @@ async def test_tls(autojump_clock: MockClock, tunnel: Tunnel) -> None:
         await stream.send_all(b"private")
         assert await stream.receive_some() == b"PRIVATE"
         nursery.cancel_scope.cancel()
+
+
+async def test_sealed(autojump_clock: MockClock, tmp_path: Path) -> None:
+    create_key(tmp_path / "key")
+    config = module("sealed").sealed(str(tmp_path / "key"))
+    async with open_tunnel(key=config.key) as tunnel:
+        assert (await tunnel.dial.wait_established()).host
 
 
 @pytest.mark.skipif(find_spec("httpx") is None, reason="httpx is not installed")
