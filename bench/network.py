@@ -11,6 +11,7 @@ processes, so that only ratios mean something.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -143,17 +144,23 @@ async def measure(name: str, sizes: Sizes, place: Path) -> Figures:
     try:
         logs = place / f"{name}-logs"
         logs.mkdir()
-        async with open_ends(lab, lab.clients[0].path / "tunnel", logs) as ends:
-            service = await ends.dialler.start(
-                ends.nursery,
-                *(sys.executable, "-m", "bench.endpoints", "serve"),
-                errors=logs / "service",
-            )
-            target = int(await anext(aiter(service.stdout)))
-            listen, _ = await ends.connect(target)
-            return await Bench(lab, ends, sizes, await listen.port()).run()
+        with (logs / "ends").open("w") as log, contextlib.redirect_stdout(log):
+            return await _measure_in(lab, sizes, logs)
     finally:
         lab.down()
+
+
+async def _measure_in(lab: Lab, sizes: Sizes, logs: Path) -> Figures:
+    """Start the tunnel and the service behind it, and measure."""
+    async with open_ends(lab, lab.clients[0].path / "tunnel", logs) as ends:
+        service = await ends.dialler.start(
+            ends.nursery,
+            *(sys.executable, "-m", "bench.endpoints", "serve"),
+            errors=logs / "service",
+        )
+        target = int(await anext(aiter(service.stdout)))
+        listen, _ = await ends.connect(target)
+        return await Bench(lab, ends, sizes, await listen.port()).run()
 
 
 def say(words: str) -> None:
