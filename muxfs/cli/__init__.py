@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Final
 
 COMMANDS: Final = (
-    *("listen", "dial", "stdio", "demo", "status", "doctor"),
-    *("explain", "keygen", "version"),
+    *("listen", "dial", "forward", "stdio", "local"),
+    *("demo", "status", "doctor", "explain", "keygen", "version"),
 )
 
 HELP: Final = """\
@@ -30,7 +30,9 @@ blocked but both hosts mount the same home or scratch directory.
 Commands:
   listen TUNNEL FORWARD...   where the clients are: accept connections on local ports
   dial TUNNEL [TARGET...]    where the service is: connect to it
+  forward TUNNEL [FORWARD]   forwards of an end that runs: add, cancel, list
   stdio TUNNEL TARGET        standard input and output joined to a connection over there
+  local PORT -- COMMAND      on your own computer: a port whose connections run a command
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
   doctor TUNNEL [--peer]     whether muxfs can work there, and what two hosts see
@@ -95,4 +97,10 @@ def _dispatch(argv: list[str]) -> int:
     command = importlib.import_module(f"muxfs.cli.{name}")
     parser = Parser(name, command.HELP)
     command.add_arguments(parser)
-    return int(command.run(parser.parse_intermixed_args(argv[1:])))
+    words, rest = argv[1:], []
+    if getattr(command, "RUNS_A_COMMAND", False) and "--" in words:
+        at = words.index("--")  # argparse would drop any later one, too
+        words, rest = words[:at], words[at + 1 :]
+    args = parser.parse_intermixed_args(words)
+    args.command = rest
+    return int(command.run(args))

@@ -45,6 +45,8 @@ forwards, as with ssh; each may be repeated, and takes a list (more: docs/forwar
   -U PORT:HOST:PORT       as -L, for UDP
 PLACE is [BIND:]PORT or the path of a Unix socket, TARGET is HOST:PORT or such a path.
 
+"""
+CONSENT_HELP: Final = """\
 consent to what the other side asks of this one:
   --allow PATTERN         {allow}
   --allow-listen PATTERN  {allow_listen}
@@ -144,9 +146,13 @@ class _AddForward(argparse.Action):
 
 
 def add_forward_options(parser: argparse.ArgumentParser) -> None:
-    """Add forwards and consent; `muxfs.cli.forwarding` reads them."""
+    """Add forwards; `muxfs.cli.forwarding` reads them."""
     for option in ("-L", "-R", "-D", "-U", "--http-proxy"):
         parser.add_argument(option, action=_AddForward, dest="forward_options", default=[])
+
+
+def add_consent_options(parser: argparse.ArgumentParser) -> None:
+    """Add consent to what the other side asks for; `muxfs.cli.forwarding` reads it."""
     for option in ("--allow", "--allow-listen"):
         parser.add_argument(option, action="append", default=[], metavar="PATTERN")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 
 from muxfs.cli.arguments import (
+    CONSENT_HELP,
     FORWARDS_HELP,
     OUTPUT_HELP,
     SESSION_HELP,
+    add_consent_options,
     add_forward_options,
     add_output_options,
     add_session_options,
 )
 
-_FORWARDS = FORWARDS_HELP.format(
+_FORWARDS = FORWARDS_HELP + CONSENT_HELP.format(
     allow="let it connect also there, besides each TARGET",
     allow_listen="let it listen there (localhost, ports from 1024 on)",
 )
@@ -47,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("tunnel", metavar="TUNNEL")
     parser.add_argument("targets", metavar="TARGET", nargs="*")
     add_forward_options(parser)
+    add_consent_options(parser)
     add_session_options(parser)
     add_output_options(parser)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 
 from muxfs.cli.arguments import (
+    CONSENT_HELP,
     FORWARDS_HELP,
     OUTPUT_HELP,
     SESSION_HELP,
+    add_consent_options,
     add_forward_options,
     add_output_options,
     add_session_options,
     duration,
 )
 
-_FORWARDS = FORWARDS_HELP.format(
+_FORWARDS = FORWARDS_HELP + CONSENT_HELP.format(
     allow="let it connect there (nowhere but the targets of -R)",
     allow_listen="let it listen there (nowhere)",
 )
@@ -55,6 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("forwards", metavar="FORWARD", nargs="*")
     parser.add_argument("--persist", type=duration, default=0.0, metavar="TIME")
     add_forward_options(parser)
+    add_consent_options(parser)
     add_session_options(parser)
     add_output_options(parser)
 

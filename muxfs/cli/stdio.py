@@ -20,17 +20,16 @@ from muxfs.cli.arguments import (
 from muxfs.cli.failures import (
     IO_ERROR,
     NO_PERMISSION,
-    PROTOCOL,
     UNAVAILABLE,
-    USAGE,
     Failure,
     exit_code_of,
+    leave,
 )
 
 if TYPE_CHECKING:
     from muxfs.cli.tunnel import Tunnel
     from muxfs.control.client import End
-    from muxfs.control.protocol import Message
+    from muxfs.control.copying import Copying
 
 HELP = f"""\
 usage: muxfs stdio [options] TUNNEL TARGET
@@ -58,12 +57,6 @@ examples:
   ssh login muxfs stdio job42 localhost:8888
 """
 
-_EXIT_CODES = {
-    "PROHIBITED": NO_PERMISSION,
-    "USAGE": USAGE,
-    "BROKEN": IO_ERROR,
-    "PROTOCOL": PROTOCOL,
-}
 _NOBODY_READS = 128 + signal.SIGPIPE
 
 
@@ -78,14 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Carry the connection. Raises Failure."""
-    from muxfs.cli import tunnel  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import asking, tunnel  # noqa: PLC0415  (start-up time)
     from muxfs.control import client, copying, protocol  # noqa: PLC0415
 
     copying.open_standard_descriptors()
     place = tunnel.resolve(args.tunnel)
     end = _join(args, place)
-    if not end.speaks_this:
-        raise Failure(f"muxfs {end.role} (pid {end.pid}) is of another version", PROTOCOL)
+    asking.check_version(end)
     copies = copying.Copying(end)
     request = {"request": "connect", "target": args.target, "timeout": args.connect_timeout}
     try:
@@ -98,21 +90,20 @@ def run(args: argparse.Namespace) -> int:
             copies.finish_output()
             answer = end.receive()
     except (client.Gone, protocol.Malformed):
-        words = f"muxfs {end.role} (pid {end.pid}) ended, or was killed; the connection is broken"
-        answer = {"code": "BROKEN", "error": words}
-    return _exit_code(answer, copies.failure)
-
-
-def _exit_code(answer: Message, failure: tuple[str, OSError] | None) -> int:
-    if failure is not None and not isinstance(failure[1], BrokenPipeError):
-        what, error = failure
-        raise Failure(f"cannot {what}: {error.strerror}", IO_ERROR)
-    if failure is not None:
-        return _NOBODY_READS  # as the shell would tell of any filter
-    if not answer.get("ok"):
-        code = _EXIT_CODES.get(str(answer.get("code")), UNAVAILABLE)
-        raise Failure(str(answer.get("error")), code)
+        _check_copies(copies)
+        raise asking.lost(end) from None
+    _check_copies(copies)
+    asking.check(answer)
     return 0
+
+
+def _check_copies(copies: Copying) -> None:
+    """Raise Failure if it was this side that failed."""
+    if copies.failure is not None:
+        what, error = copies.failure
+        if isinstance(error, BrokenPipeError):
+            leave(_NOBODY_READS)  # as the shell would tell of any filter
+        raise Failure(f"cannot {what}: {error.strerror}", IO_ERROR)
 
 
 def _join(args: argparse.Namespace, tunnel: Tunnel) -> End:

@@ -127,10 +127,14 @@ class Tunnel:
 
     async def run(self, command: str, *arguments: str) -> Side:
         """Start `muxfs COMMAND DIRECTORY ARGUMENTS... --json` and follow what it says."""
+        words = [command, str(self.directory), *arguments, *self.options, "--json"]
+        return await self.start(command, words)
+
+    async def start(self, command: str, words: Sequence[str]) -> Side:
+        """Start `muxfs WORDS...`, which give JSON lines, and follow what it says."""
         name = f"{command}-{len(self.sides)}"
         log = self.logs / f"{name}.stderr"
-        argv = [sys.executable, "-m", "muxfs", command, str(self.directory), *arguments]
-        argv += [*self.options, "--json"]
+        argv = [sys.executable, "-m", "muxfs", *words]
         side = Side(name, await self.open(command, argv, log), log)
         self.sides.append(side)
         self.nursery.start_soon(side.follow)

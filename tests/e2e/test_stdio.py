@@ -352,7 +352,7 @@ async def test_a_full_disk(joined: Tunnel, nursery: trio.Nursery) -> None:
         await send_pattern(stream, "down", MIB)
         await stream.aclose()
 
-    port = await serve(nursery, server)
+    port = await serve(nursery, ignoring_resets(server))
     with Path("/dev/full").open("wb") as full:
         done = await stdio(joined, port, capture_stdout=False, stdout=full)
     words = "muxfs: cannot write to standard output: No space left on device\n"
