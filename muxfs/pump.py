@@ -7,13 +7,13 @@ the reader sees. They never raise: what fails is reported to the engine and trie
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
 
 from muxfs.core import wire
-from muxfs.core.engine import Engine
+from muxfs.core.engine import Engine, Read
 from muxfs.core.flight import Write
 from muxfs.core.polling import PollPolicy
 from muxfs.escalation import Escalation
@@ -242,30 +242,59 @@ class Pump:
         engine = self.engine
         # known only now: a mailbox that is missing at first tells nothing of its filesystem
         engine.speculate = not self.storage.reader.immediate
-        plan = engine.next_read(trio.current_time())
-        progress = False
-        ring = plan.ring
-        reads = 0
-        while ring is not None:
-            reads += 1
-            if reads % READS_IN_A_ROW == 0:
-                await trio.lowlevel.checkpoint()
-            data = await self._read(*ring)
-            progress = engine.receive_ring(data, trio.current_time()) or progress
-            # the probe showed a batch that is longer: the rest of it at once
-            ring = engine.next_read(trio.current_time()).ring if engine.read_again else None
+        engine.begin_poll(trio.current_time())
+        progress = await self._read_due()
         # the kernel told of a change that is not in the ring: then it is in the head
-        if plan.head or (self._notified and not progress):
-            head = await self._read(0, wire.HEAD_LENGTH)
-            engine.receive_head(head, trio.current_time())
-            progress = progress or (plan.ring is None and engine.marker is not None)
+        if self._notified and not progress:
+            engine.look_at_head(trio.current_time())
+            progress = await self._read_due()
         self._notified = False
         self._after_reading()
         return progress
 
-    async def _read(self, offset: int, length: int) -> bytes:
-        data = self.storage.reader.read_now(offset, length)
-        return await self.storage.reader.read(offset, length) if data is None else data
+    async def _read_due(self) -> bool:
+        """Read what the engine asks for, until it asks for no more; whether there was news."""
+        engine, reader = self.engine, self.storage.reader
+        progress = False
+        reads = 0
+        while (read := engine.next_read(trio.current_time())) is not None:
+            reads += 1
+            if reads % READS_IN_A_ROW == 0:
+                await trio.lowlevel.checkpoint()
+            data = reader.read_now(read.offset, read.length)
+            if data is None:
+                beside = engine.next_read(trio.current_time())
+                if beside is not None:
+                    progress = await self._read_several([read, beside]) or progress
+                    continue
+                data = await reader.read(read.offset, read.length)
+            progress = engine.receive(read, data, trio.current_time()) or progress
+        return progress
+
+    async def _read_several(self, first: Sequence[Read]) -> bool:
+        """Read these at the same time, and what the engine asks for meanwhile."""
+        engine = self.engine
+        news: list[bool] = []
+        errors: list[OSError] = []
+
+        async def run(read: Read) -> None:
+            try:
+                data = await self.storage.reader.read(read.offset, read.length)
+            except OSError as error:
+                errors.append(error)
+                nursery.cancel_scope.cancel()
+                return
+            news.append(engine.receive(read, data, trio.current_time()))
+            self._after_reading()
+            while (more := engine.next_read(trio.current_time())) is not None:
+                nursery.start_soon(run, more)
+
+        async with trio.open_nursery() as nursery:
+            for read in first:
+                nursery.start_soon(run, read)
+        if errors:
+            raise errors[0]
+        return any(news)
 
     def _after_reading(self) -> None:
         self._dispatch()

@@ -13,7 +13,7 @@ import attrs
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight, Write
-from muxfs.core.inbound import Batch, ReceiveRing
+from muxfs.core.inbound import Batch, Piece, ReceiveRing
 from muxfs.core.multiplexer import Changes, Filling, Multiplexer
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
@@ -51,6 +51,9 @@ class Conversation:
     _ack_at: float = _NEVER
     _ack_sent: int = 0
     _waits_until: float = _NEVER
+    _acked: bool = False
+    """Whether an ack was found in the ring since the last poll began."""
+
     _pings: dict[bytes, float] = attrs.field(factory=dict)
     _ping_at: float = 0.0
     _pinged_traffic: int = -1
@@ -110,6 +113,14 @@ class Conversation:
     def flushed(self) -> bool:
         """Whether all that streams have queued was written and acknowledged."""
         return self.streams.idle and not self.out.awaits_ack
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds from a credit to the bytes that it allows, at the least.
+
+        A credit is small, but a large batch is written as a whole and then read as a whole.
+        """
+        return self.pacer.round_trip + 2 * self.inbound.times.longest
 
     # Writing
 
@@ -211,16 +222,24 @@ class Conversation:
 
     @property
     def awaits_room(self) -> bool:
-        """Whether the ring is full, so that acks may come in the peer's status only."""
-        return self.out.room < wire.ALIGNMENT
+        """Whether the ring may be too full for a control frame."""
+        return self.out.capacity - self.out.in_flight < _SMALL_ROOM
 
-    def receive(self, data: bytes, now: float) -> bool:
-        """Take what was read at `inbound.extent`; whether a new batch was in it.
+    def begin_poll(self) -> bool:
+        """Return whether a look at the peer's status is worth it at this poll.
+
+        A full ring waits for an ack, which comes in the status if the peer's ring is full, too.
+        """
+        acked, self._acked = self._acked, False
+        return self.notice or (self.awaits_room and not acked)
+
+    def receive(self, piece: Piece, data: bytes, now: float) -> bool:
+        """Take what was read of a piece of the peer's ring; whether a new batch was in it.
 
         Raises ProtocolViolation.
         """
         before = self.inbound.position
-        for batch in self.inbound.receive(data):
+        for batch in self.inbound.receive(piece, data, now):
             self._receive_batch(batch, len(data), now)
         if self.inbound.position == before:
             return False
@@ -229,7 +248,8 @@ class Conversation:
 
     def _receive_batch(self, batch: Batch, whole: int, now: float) -> None:
         header = batch.header
-        self.out.acknowledge(header.ack, now)
+        if self.out.acknowledge(header.ack, now):
+            self._acked = True
         if header.pad and (header.body_length or header.frame_count):
             raise ProtocolViolation("a PAD batch with a body")
         self.notice = header.notice

@@ -5,8 +5,8 @@ The caller owns the files, the clock and the random numbers:
 * `next_write(now)` gives the next thing to write, also while earlier ones are under
   way; after one was made durable, or failed, the caller says `write_done(write, now)`
   or `write_failed(write, now)`, in any order. None of them overlap.
-* `next_read(now)` says which parts of the peer's file to read; what was read goes
-  to `receive_head` and `receive_ring`.
+* `begin_poll(now)` and `next_read(now)` say which parts of the peer's file to read, also
+  several at a time; what was read goes to `receive(read, data, now)`.
 * `next_timeout()` is when `handle_timeout(now)` must be called at the latest.
 * `take_events()` and `take_changes()` say what happened to the session and to streams.
 
@@ -27,6 +27,7 @@ from muxfs.core.conversation import Conversation
 from muxfs.core.doubt import Standing
 from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent, Strange
 from muxfs.core.flight import Flight, Write
+from muxfs.core.inbound import Piece, ReceiveRing
 from muxfs.core.link import Link, Meeting
 from muxfs.core.multiplexer import Changes, Multiplexer, OutOfStreams
 from muxfs.core.outbound import SendRing
@@ -80,12 +81,14 @@ class State(enum.Enum):
     CLOSED = "closed"
 
 
-@attrs.frozen
-class ReadPlan:
-    """What to read now: the head, and (offset, length) in the ring."""
+@attrs.frozen(eq=False)
+class Read:
+    """Bytes of the peer's file to be read: its head, or a piece of its ring."""
 
-    head: bool
-    ring: tuple[int, int] | None
+    offset: int
+    length: int
+    ring: ReceiveRing | None = None
+    piece: Piece | None = None
 
 
 @attrs.define
@@ -140,6 +143,7 @@ class Engine:
     _status_wanted: bool = True
     _next_beat: float = 0.0
     _head_at: float = 0.0
+    _look_at_ring: bool = False
     _ending: Ending | None = None
     _ending_published: bool = False
     _closing_written: bool = False
@@ -327,7 +331,7 @@ class Engine:
         data = stream.receive.take(most)
         if (streams := self._home(stream)) is not None:
             assert self._conversation is not None  # noqa: S101  (it has the streams)
-            streams.consume(stream, len(data), now, self._conversation.pacer.round_trip)
+            streams.consume(stream, len(data), now, self._conversation.round_trip)
         return data
 
     # Writing
@@ -450,13 +454,44 @@ class Engine:
 
     # Reading
 
-    def next_read(self, now: float) -> ReadPlan:
-        """Return what to read of the peer's file at this poll."""
+    def begin_poll(self, now: float) -> None:
+        """Begin to look for news; what is still under way of an earlier poll does not count."""
+        conversation = self._conversation if self.established else None
+        self._look_at_ring = conversation is not None
+        unfinished = self._head_at == _NEVER
+        if conversation is None or conversation.begin_poll() or unfinished:
+            self._head_at = min(self._head_at, now)
+
+    def look_at_head(self, now: float) -> None:
+        """Have the head read, too: something has changed that is not in the ring."""
+        self._head_at = min(self._head_at, now)
+
+    def next_read(self, now: float) -> Read | None:
+        """Return what to read at this poll, also while earlier reads of it are under way."""
+        if now >= self._head_at:
+            self._head_at = _NEVER  # until it was read, or the next poll begins
+            return Read(0, wire.HEAD_LENGTH)
         conversation = self._conversation if self.established else None
         if conversation is None:
-            return ReadPlan(True, None)
-        head = now >= self._head_at or conversation.awaits_room or conversation.notice
-        return ReadPlan(head, conversation.inbound.extent)
+            return None
+        ring = conversation.inbound
+        ring.speculate = self.speculate
+        first, self._look_at_ring = self._look_at_ring, False
+        piece = ring.first_piece(now) if first else ring.next_piece(now)
+        if piece is None:
+            return None
+        return Read(ring.file_offset(piece.position), piece.length, ring, piece)
+
+    def receive(self, read: Read, data: bytes, now: float) -> bool:
+        """Take what was read; whether it was something that makes more likely at once."""
+        if read.piece is None:
+            before = self.established
+            self.receive_head(data, now)
+            return self.established and not before
+        conversation = self._conversation
+        if conversation is None or conversation.inbound is not read.ring:
+            return False
+        return self._receive_ring(conversation, read.piece, data, now)
 
     @property
     def marker(self) -> tuple[int, bytes] | None:
@@ -464,15 +499,13 @@ class Engine:
         if self._conversation is None or not self.established:
             return None
         ring = self._conversation.inbound
-        return ring.extent[0] + wire.MARKER_OFFSET, ring.marker
-
-    @property
-    def read_again(self) -> bool:
-        """Whether the last read showed that more is there already."""
-        return self._conversation is not None and self._conversation.inbound.incomplete
+        return ring.file_offset(ring.position) + wire.MARKER_OFFSET, ring.marker
 
     def receive_head(self, head: bytes, now: float) -> None:
         """Take the first `wire.HEAD_LENGTH` bytes of the peer's file as they were read."""
+        waiting = self._conversation is not None and self._conversation.out.awaits_ack
+        pause = HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL
+        self._head_at = now + min(pause, self.config.heartbeat / 1000)
         if self._ending is not None:
             return
         try:
@@ -485,19 +518,15 @@ class Engine:
             self._fail(Ending(Code.VERSION, f"the other side speaks {error}, this one {ours}"))
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
-        waiting = self._conversation is not None and self._conversation.out.awaits_ack
-        pause = HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL
-        self._head_at = now + min(pause, self.config.heartbeat / 1000)
         self._judge_silence(now)
 
-    def receive_ring(self, data: bytes, now: float) -> bool:
-        """Take what was read at `next_read().ring`; whether a new batch was in it."""
-        conversation = self._conversation
-        if conversation is None or self._ending is not None:
+    def _receive_ring(
+        self, conversation: Conversation, piece: Piece, data: bytes, now: float
+    ) -> bool:
+        if self._ending is not None:
             return False
-        conversation.inbound.speculate = self.speculate
         try:
-            progress = conversation.receive(data, now)
+            progress = conversation.receive(piece, data, now)
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
             return True

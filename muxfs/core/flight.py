@@ -20,7 +20,7 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.wire import Buffer
 
-MOST_WRITES: Final = 1
+MOST_WRITES: Final = 8
 """Batches under way at the most."""
 
 SMALL_WRITES: Final = 4

@@ -13,7 +13,7 @@ import attrs
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight
-from muxfs.core.pacing import Pacer
+from muxfs.core.pacing import Pacer, Sending
 from muxfs.core.wire import BatchProof, Buffer, ProtocolViolation
 
 LEAST_RETRY: Final = 2.0
@@ -29,8 +29,7 @@ class SentBatch:
     position: int
     stride: int
     buffers: list[Buffer]
-    sent_at: float
-    delivered_then: int
+    sent: Sending
     asks_for_ack: bool
 
     @property
@@ -72,6 +71,8 @@ class SendRing:
     @property
     def allowance(self) -> int:
         """Bytes of streams that may be added to those in flight."""
+        if self.pacer.probing and self._asking:
+            return 0
         return self.pacer.allowance - self.in_flight
 
     @property
@@ -83,7 +84,8 @@ class SendRing:
         self, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool
     ) -> SentBatch:
         """Give a batch its position; it must be written there."""
-        batch = SentBatch(self.position, stride, buffers, now, self.pacer.delivered, asks_for_ack)
+        sent = self.pacer.send(stride, now, alone=asks_for_ack and not self._asking)
+        batch = SentBatch(self.position, stride, buffers, sent, asks_for_ack)
         if not self._kept:
             self._progress_at = now
         self._kept.append(batch)
@@ -113,7 +115,7 @@ class SendRing:
         while self._kept and self._kept[0].end <= ack:
             batch = self._kept.popleft()
             self._asking -= batch.asks_for_ack
-            self.pacer.acknowledged(batch.stride, batch.sent_at, batch.delivered_then, now)
+            self.pacer.acknowledged(batch.sent, now)
         self.acknowledged = ack
         self._progress_at = now
         self._retry_after = LEAST_RETRY

@@ -22,9 +22,10 @@ import attrs
 
 from muxfs.core import link, wire
 from muxfs.core.conversation import Conversation
-from muxfs.core.engine import Engine, EngineConfig, ReadPlan, State
+from muxfs.core.engine import Engine, EngineConfig, Read, State
 from muxfs.core.events import Established, Event, Failed
 from muxfs.core.flight import MOST_WRITES, Write
+from muxfs.core.inbound import MOST_READS
 from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, clear_birth
 from muxfs.core.stream import SEND_BUFFER, Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import (
@@ -106,15 +107,6 @@ def pattern(key: Key, sender: Role, start: int, length: int) -> bytes:
     return piece
 
 
-@attrs.define
-class Reading:
-    """A poll under way: what was asked for, and what the filesystem showed."""
-
-    plan: ReadPlan
-    head: bytes
-    ring: bytes
-
-
 @attrs.define(eq=False)
 class Process:
     """One life of one side, from its start to its end or its kill."""
@@ -129,7 +121,9 @@ class Process:
     writes: list[Write] = attrs.field(factory=list)
     """Those that are under way."""
 
-    reading: Reading | None = None
+    readings: list[tuple[Read, bytes]] = attrs.field(factory=list)
+    """Reads under way, and what the filesystem showed."""
+
     failed: Ending | None = None
     asleep: bool = False
     """Whether the writer waits: for its time, for a reason to write, or for the application."""
@@ -227,36 +221,42 @@ class Process:
 
     # Reading
 
-    def begin_read(self) -> None:
+    def begin_read(self, most: int = 100) -> None:
         """Ask for what the engine wants to read, and see what the filesystem shows of it."""
-        if self.reading is None and not self.over:
-            plan = self.engine.next_read(self.world.now)
-            ring = self._read(*plan.ring) if plan.ring is not None else b""
-            head = self._read(0, HEAD_LENGTH) if plan.head else b""
-            self.reading = Reading(plan, head, ring)
+        if self.over:
+            return
+        if not self.readings:
+            self.engine.begin_poll(self.world.now)
+        self._go_on_reading(most)
 
-    def end_read(self) -> bool:
+    def _go_on_reading(self, most: int = 100) -> None:
+        for _ in range(most):
+            read = self.engine.next_read(self.world.now)
+            if read is None:
+                return
+            self.readings.append((read, self._read(read.offset, read.length)))
+
+    def end_read(self, number: int = 0) -> bool:
         """Give what was read to the engine; whether to read again at once."""
-        reading, self.reading = self.reading, None
-        if reading is None or self.over:
+        if not self.readings:
             return False
-        engine, now = self.engine, self.world.now
-        progress = False
-        if reading.plan.ring is not None:
-            progress = engine.receive_ring(reading.ring, now)
-            self._check_memory()
-            self.look()
-        if reading.plan.head:
-            engine.receive_head(reading.head, now)
-            self.look()
-        return progress or engine.read_again
+        read, data = self.readings.pop(number % len(self.readings))
+        if self.over:
+            return False
+        progress = self.engine.receive(read, data, self.world.now)
+        self._check_memory()
+        self.look()
+        return progress
 
     def read_all(self) -> None:
         """Read until nothing new is shown."""
-        self.end_read()
         for _ in range(10_000):
             self.begin_read()
-            if not self.end_read():
+            progress = False
+            while self.readings:
+                progress = self.end_read() or progress
+                self._go_on_reading()
+            if not progress:
                 return
         raise Broken(f"{self} reads without end")
 
@@ -852,9 +852,9 @@ def step(world: World, rng: random.Random, chances: Chances) -> None:
     elif kind < 0.30:
         _step_file(world, process, rng, chances)
     elif kind < 0.50:
-        process.begin_read()
+        process.begin_read(rng.choice((1, 2, 9)))
         if rng.random() < 0.9:
-            process.end_read()
+            process.end_read(rng.randrange(MOST_READS))
     elif kind < 0.85:
         _step_application(process, rng)
     elif kind < 0.88:

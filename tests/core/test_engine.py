@@ -182,6 +182,7 @@ def test_the_own_batches_are_not_the_peers() -> None:
     assert dial.conversation is not None
     inbound, outbound = dial.conversation.inbound, dial.conversation.out
     inbound.position = 0
-    offset, length = inbound.extent
-    assert not dial.engine.receive_ring(own[offset - ring.start :][:length], world.now)
+    piece = inbound.first_piece(world.now)
+    assert piece.length
+    assert list(inbound.receive(piece, own[: piece.length], world.now)) == []
     assert inbound.epoch != outbound.epoch

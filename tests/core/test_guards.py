@@ -17,6 +17,8 @@ instance, so that the machine's own book-keeping of written batches stays meanin
 
 from __future__ import annotations
 
+import math
+import struct
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
@@ -24,7 +26,7 @@ import attrs
 import pytest
 
 from muxfs.core import link, wire
-from muxfs.core.engine import Engine, EngineConfig
+from muxfs.core.engine import Engine, EngineConfig, State
 from muxfs.core.link import Link, Meeting
 from muxfs.core.outbound import SendRing
 from muxfs.core.stream import ReceiveHalf, ReceiveState, SendHalf
@@ -434,6 +436,16 @@ def closing_is_seen_before_the_data() -> None:
     check(other is not None and other.stream.receive.state is ReceiveState.FINISHED, "no end")
 
 
+def taken_over_unawares() -> None:
+    """Another process of its role is at work, and its own file does not tell it so."""
+    world, dial, listen = _met()
+    listen.next_look = math.inf
+    other = world.start(Role.LISTEN)
+    world.run(10.0)
+    check(listen not in world.processes, listen, "goes on although", other, "took over")
+    check(dial.engine.state is State.ESTABLISHED, dial, "has nobody")
+
+
 # The tests
 
 BY_CHANCE: Final[dict[Removal, bool]] = {  # and whether with several live processes of a role
@@ -447,18 +459,15 @@ BY_CHANCE: Final[dict[Removal, bool]] = {  # and whether with several live proce
     without_keeping_what_is_unacknowledged: False,
     without_repair_after_failed_writes: False,
     without_minding_credit: False,
-    without_superseding: True,
     without_looking_at_the_own_file: True,
 }
-
-FIRST_SEED: Final[dict[Removal, int]] = {without_superseding: 2100}
-"""Where to begin for those that the first schedules do not find: three in 3,000."""
 
 DIRECTED: Final[dict[Removal, Schedule]] = {
     without_echo_of_acks: old_status_is_seen_again,
     without_waiting_for_acks: reader_is_late,
     without_retransmission: file_is_overwritten,
     without_acks_in_statuses: both_rings_are_full,
+    without_superseding: taken_over_unawares,
     without_clashes: started_on_old_views,
     without_clashes_in_unknown_statuses: both_know_a_dead_twin,
     without_looking_at_the_own_file: own_head_is_overwritten,
@@ -493,9 +502,8 @@ def _name(item: Callable[..., None]) -> str:
 def test_chance_finds_a_missing_guard(removal: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
     removal(monkeypatch)
     chances = Chances(twins=BY_CHANCE[removal])
-    first = FIRST_SEED.get(removal, 0)
-    with pytest.raises(Broken):
-        any(explore(first + n, chances=chances) is None for n in range(SCHEDULES))
+    with pytest.raises((Broken, struct.error)):  # beyond its credit a length may be negative
+        any(explore(n, chances=chances) is None for n in range(SCHEDULES))
 
 
 @pytest.mark.parametrize("removal", DIRECTED, ids=_name)

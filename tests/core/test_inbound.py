@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight
-from muxfs.core.inbound import LARGE_READ, MISSES, ReceiveRing
+from muxfs.core.inbound import MISSES, MOST_READS, PIECE, Piece, ReceiveRing
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import PAGE, RING_OFFSET
@@ -16,10 +16,17 @@ EPOCH = 7
 class Ring:
     """Both ends of a ring, and the bytes between them."""
 
-    def __init__(self, speculate: bool = False, max_batch: int = wire.MIN_MAX_BATCH) -> None:
-        self.out = SendRing(EPOCH, RING_OFFSET, CAPACITY, wire.MIN_MAX_BATCH, Pacer())
-        self.inbound = ReceiveRing(EPOCH, RING_OFFSET, CAPACITY, max_batch, speculate=speculate)
-        self.file = bytearray(RING_OFFSET + CAPACITY)
+    def __init__(
+        self,
+        speculate: bool = False,
+        max_batch: int = wire.MIN_MAX_BATCH,
+        capacity: int = CAPACITY,
+    ) -> None:
+        self.out = SendRing(EPOCH, RING_OFFSET, capacity, wire.MIN_MAX_BATCH, Pacer())
+        self.inbound = ReceiveRing(EPOCH, RING_OFFSET, capacity, max_batch, speculate=speculate)
+        self.file = bytearray(RING_OFFSET + capacity)
+        self.lengths: list[int] = []
+        self.seen: dict[Piece, bytes] = {}
 
     def write(self, length: int, torn: bool = False) -> bytes:
         """Write a batch with one frame that has `length` bytes in all."""
@@ -39,22 +46,37 @@ class Ring:
 
     def read(self) -> list[bytes]:
         """Read once; return the bodies of the batches that were new."""
-        offset, length = self.inbound.extent
-        data = bytes(self.file[offset : offset + length])
-        return [bytes(batch.body) for batch in self.inbound.receive(data)]
+        return self.end(self.begin(self.inbound.first_piece(0.0)))
+
+    def begin(self, piece: Piece) -> Piece:
+        """See what stands in the file now."""
+        offset = self.inbound.file_offset(piece.position)
+        self.seen[piece] = bytes(self.file[offset : offset + piece.length])
+        self.lengths.append(piece.length)
+        return piece
+
+    def end(self, piece: Piece) -> list[bytes]:
+        """Give what was seen to the reader; return the bodies of the batches that were new."""
+        return [
+            bytes(batch.body) for batch in self.inbound.receive(piece, self.seen.pop(piece), 0.0)
+        ]
 
     def read_all(self) -> list[bytes]:
         """Read until there is nothing more."""
         found: list[bytes] = []
-        while new := self.read() or (self.inbound.incomplete and [b""]):
+        while True:
+            new = self.read()
+            while piece := self.inbound.next_piece(0.0):
+                new += self.end(self.begin(piece))
+            if not new:
+                return found
             found += [body for body in new if body]
-        return found
 
 
 def test_nothing_is_there_yet() -> None:
     ring = Ring()
     assert ring.read() == []
-    assert ring.inbound.extent == (RING_OFFSET, PAGE)
+    assert ring.lengths == [PAGE]
 
 
 def test_batches_come_in_order() -> None:
@@ -62,16 +84,16 @@ def test_batches_come_in_order() -> None:
     frames = [ring.write(100), ring.write(200), ring.write(300)]
     assert ring.read() == frames
     assert ring.inbound.position == ring.out.position
-    assert ring.inbound.extent[0] == RING_OFFSET + ring.out.position
 
 
 def test_a_batch_that_is_longer_than_the_probe() -> None:
     ring = Ring()
     frame = ring.write(50_000)
     assert ring.read() == []
-    assert ring.inbound.incomplete
-    assert ring.read() == [frame]
-    assert not ring.inbound.incomplete
+    rest = ring.inbound.next_piece(0.0)
+    assert rest is not None
+    assert ring.end(ring.begin(rest)) == [frame]
+    assert ring.inbound.next_piece(0.0) is None
 
 
 def test_a_torn_batch_is_looked_at_again() -> None:
@@ -94,8 +116,9 @@ def test_what_an_earlier_lap_or_epoch_left_is_not_there() -> None:
     other = ReceiveRing(EPOCH + 1, RING_OFFSET, CAPACITY, wire.MIN_MAX_BATCH)
     later = ReceiveRing(EPOCH, RING_OFFSET, CAPACITY, wire.MIN_MAX_BATCH, position=CAPACITY)
     for reader in (other, later):
-        data = bytes(ring.file[reader.extent[0] : reader.extent[0] + PAGE])
-        assert list(reader.receive(data)) == []
+        piece = reader.first_piece(0.0)
+        offset = reader.file_offset(piece.position)
+        assert list(reader.receive(piece, bytes(ring.file[offset : offset + PAGE]), 0.0)) == []
         assert reader.position == later.position * (reader is later)
 
 
@@ -119,8 +142,9 @@ def test_nothing_longer_than_the_limit_or_across_the_end() -> None:
     assert not ring.inbound.incomplete
     across = wire.encode_batch(EPOCH, CAPACITY - 64, 0, [bytes(100)], 0)
     reader = ReceiveRing(EPOCH, RING_OFFSET, CAPACITY, 1000, position=CAPACITY - 64)
-    assert reader.extent == (RING_OFFSET + CAPACITY - 64, 64)
-    assert list(reader.receive(b"".join(across))) == []
+    piece = reader.first_piece(0.0)
+    assert (reader.file_offset(piece.position), piece.length) == (RING_OFFSET + CAPACITY - 64, 64)
+    assert list(reader.receive(piece, b"".join(across), 0.0)) == []
 
 
 def test_a_file_that_is_too_short_is_not_read_hot() -> None:
@@ -134,25 +158,87 @@ def test_a_file_that_is_too_short_is_not_read_hot() -> None:
 
 def test_reads_grow_where_a_read_is_a_round_trip() -> None:
     ring = Ring(speculate=True)
-    for _ in range(3):
-        ring.write(1000)
-    ring.read_all()
-    for _ in range(MISSES):
-        ring.read()
-    assert ring.inbound.extent[1] == PAGE
     for _ in range(40):
         ring.write(1000)
-    lengths = []
-    while ring.read():
-        lengths.append(ring.inbound.extent[1])
-    assert PAGE < max(lengths) <= LARGE_READ
+    ring.read_all()
+    assert PAGE < max(ring.lengths) <= PIECE
+    for _ in range(MISSES + 1):
+        ring.read()
+    ring.lengths.clear()
     ring.read()
-    assert ring.inbound.extent[1] == PAGE
+    assert ring.lengths == [PAGE]
+
+
+def test_a_wrong_guess_asks_for_no_more_than_came_last_time() -> None:
+    ring = Ring(speculate=True)
+    ring.write(60_000)
+    ring.read_all()
+    ring.write(10_000)
+    ring.read_all()
+    ring.lengths.clear()
+    ring.read()
+    assert max(ring.lengths) <= 10_048 + 2 * PAGE
+
+
+class Wide(Ring):
+    """A ring of many pieces, full of batches that do not end where pieces do."""
+
+    def __init__(self, length: int = 60_000) -> None:
+        super().__init__(speculate=True, capacity=16 * PIECE)
+        self.inbound._guess = self.inbound._wanted = 4 * PIECE
+        self.frames = [self.write(length) for _ in range(15 * PIECE // length)]
+
+    def begin_all(self) -> list[Piece]:
+        """See all that is worth reading now."""
+        pieces = [self.begin(self.inbound.first_piece(0.0))]
+        while piece := self.inbound.next_piece(0.0):
+            pieces.append(self.begin(piece))
+        return pieces
+
+
+def test_pieces_are_next_to_each_other_and_end_in_any_order() -> None:
+    ring = Wide()
+    pieces = ring.begin_all()
+    assert [piece.length for piece in pieces] == 4 * [PIECE]
+    assert [piece.position for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    found: list[bytes] = []
+    for number in (2, 1, 3, 0):
+        assert found == []
+        found += ring.end(pieces[number])
+    assert found == ring.frames[: len(found)]
+    assert ring.inbound.position > 3.9 * PIECE
+
+
+def test_more_is_asked_for_while_all_of_it_is_there() -> None:
+    ring = Wide()
+    found: list[bytes] = []
+    under_way = ring.begin_all()
+    while under_way:
+        found += ring.end(under_way.pop(0))
+        while piece := ring.inbound.next_piece(0.0):
+            under_way.append(ring.begin(piece))
+        assert len(under_way) <= MOST_READS
+    assert found == ring.frames
+    assert max(ring.lengths) == PIECE
+
+
+def test_what_is_under_way_behind_a_gap_does_not_count() -> None:
+    ring = Wide()
+    hidden = ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE]
+    ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = bytes(PIECE)
+    pieces = ring.begin_all()
+    found = ring.end(pieces[0])
+    assert ring.end(pieces[1]) == []
+    assert ring.inbound.next_piece(0.0) is None
+    ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = hidden
+    found += ring.read_all()
+    assert ring.end(pieces[2]) == ring.end(pieces[3]) == []
+    assert found == ring.frames
 
 
 def test_marker() -> None:
     ring = Ring()
     ring.write(100)
-    at = ring.inbound.extent[0] + wire.MARKER_OFFSET
+    at = ring.inbound.file_offset(ring.inbound.position) + wire.MARKER_OFFSET
     marker = ring.inbound.marker
     assert ring.file[at : at + len(marker)] == marker

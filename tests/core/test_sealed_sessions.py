@@ -150,7 +150,7 @@ def test_unchanged_all_is_believed() -> None:
     told = listen.decode_status(status, Role.DIAL)
     assert told is not None
     assert told.items == ITEMS
-    (found,) = ring.receive(batch)
+    (found,) = ring.receive(ring.first_piece(0.0), batch, 0.0)
     assert bytes(found.body) == FRAMES
 
 
@@ -176,16 +176,17 @@ def test_no_bit_of_a_batch_can_be_changed(bit: int, cut: int) -> None:
     changed = bytearray(batch)
     at = bit % (8 * length)
     changed[at // 8] ^= 1 << at % 8
-    assert not list(ring.receive(bytes(changed)))
-    assert not list(ring.receive(batch[: cut % length]))
+    assert not list(ring.receive(ring.first_piece(0.0), bytes(changed), 0.0))
+    assert not list(ring.receive(ring.first_piece(0.0), batch[: cut % length], 0.0))
     assert ring.position == 640
-    assert len(list(ring.receive(batch))) == 1
+    assert len(list(ring.receive(ring.first_piece(0.0), batch, 0.0))) == 1
 
 
 @given(data=st.binary(max_size=600), header=st.booleans())
 def test_nothing_else_is_a_sealed_batch(data: bytes, header: bool) -> None:
     *_, batch, ring = whole_file()
-    assert not list(ring.receive((batch[: wire.SEALED_HEADER] if header else b"") + data))
+    data = (batch[: wire.SEALED_HEADER] if header else b"") + data
+    assert not list(ring.receive(ring.first_piece(0.0), data, 0.0))
     assert ring.position == 640
 
 

@@ -115,12 +115,12 @@ class BadStorage(RuleBasedStateMachine):
         if process := self.process(role, number):
             process.fail_write(random.Random(seed), lost)
 
-    @rule(role=roles, number=numbers, ended=st.booleans())
-    def read(self, role: Role, number: int, ended: bool) -> None:
+    @rule(role=roles, number=numbers, begun=st.integers(0, 4), ended=st.none() | numbers)
+    def read(self, role: Role, number: int, begun: int, ended: int | None) -> None:
         if process := self.process(role, number):
-            process.begin_read()
-            if ended:
-                process.end_read()
+            process.begin_read(begun)
+            if ended is not None:
+                process.end_read(ended)
 
     @rule(role=roles, number=numbers)
     def look_after_files(self, role: Role, number: int) -> None:

@@ -243,7 +243,7 @@ def test_batch(vector: Vector) -> None:
     ring = ring_of(vector)
     start = ring.position
     data = expand(vector["hex"])
-    found = list(ring.receive(data))
+    found = list(ring.receive(ring.first_piece(0.0), data, 0.0))
     if vector.get("error") == "not-there-yet":
         assert not found
         assert ring.position == start
@@ -284,7 +284,7 @@ def test_transcript(vector: Vector) -> None:
         data = expand(step["hex"])
         assert (ring.position, peer.position) == (step["position"], step["ack"])
         assert encoded(step, epochs[step["from"]], ring.position) == data
-        (batch,) = ring.receive(data)
+        (batch,) = ring.receive(ring.first_piece(0.0), data, 0.0)
         assert batch.header.ack == step["ack"]
         assert ring.position == step["next"]
         frames = list(wire.decode_frames(batch.body, batch.header.frame_count))
@@ -386,7 +386,7 @@ def check_batch(vector: Vector) -> None:
     ring = ring_of(vector)
     ring.proof = KEYED.proof(vector["writer"])
     start = ring.position
-    found = list(ring.receive(expand(vector["hex"])))
+    found = list(ring.receive(ring.first_piece(0.0), expand(vector["hex"]), 0.0))
     if "error" in vector:
         assert not found
         assert ring.position == start

@@ -443,7 +443,7 @@ async def test_hostile_frames(autojump_clock: MockClock, frame: Frame, reason: s
                 ring = dial.engine._conversation.inbound
                 body = [wire.encode_frame(frame)]
                 batch = wire.encode_batch(ring.epoch, ring.position, 0, body, 1)
-                fs.files[LISTEN].write(ring.extent[0], batch)
+                fs.files[LISTEN].write(ring.file_offset(ring.position), batch)
                 await trio.sleep_forever()
         assert caught.value.code is Code.PROTOCOL
         nursery.cancel_scope.cancel()
