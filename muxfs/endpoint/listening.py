@@ -76,7 +76,7 @@ class ListeningSide:
                 except AlreadyRunning:
                     continue
                 return
-        raise _all_in_use(lives)
+        raise _all_in_use(self.most, lives)
 
     async def _choices(
         self, takeover: bool, lives: list[PreviousLife]
@@ -129,12 +129,13 @@ async def find_rival(
     return None
 
 
-def _all_in_use(lives: list[PreviousLife]) -> AlreadyRunning:
-    if len(lives) == 1:
+def _all_in_use(most: int, lives: list[PreviousLife]) -> AlreadyRunning:
+    if most == 1 and lives:
         return occupancy.already_running(lives[0])
+    # of those that started at this very moment nothing is known
     people = [PeerInfo.of(life.birth) for life in lives]
     who = ", ".join(f"{info.host or '?'} pid {info.pid or '?'}" for info in people)
     return AlreadyRunning(
-        f"all {len(lives)} sessions of this tunnel are in use ({who}); end one, "
+        f"all {most} sessions of this tunnel are in use ({who}); end one, "
         "or allow more with --sessions on both sides"
     )
