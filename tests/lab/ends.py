@@ -83,13 +83,13 @@ class Ends(Tunnel):
         listen, _ = await self.connect(await self.serve(), options=options)
         return await listen.port()
 
-    async def start(self, work: str, port: int, *numbers: int) -> Work:
+    async def begin(self, work: str, port: int, *numbers: int) -> Work:
         """Start one of the works of `traffic` through the tunnel."""
         return await self.traffic(self.listener, work, port, *numbers)
 
     async def work(self, work: str, port: int, *numbers: int) -> dict[str, Any]:
         """Do one of the works of `traffic` through the tunnel; return its report."""
-        running = await self.start(work, port, *numbers)
+        running = await self.begin(work, port, *numbers)
         return await running.report()
 
     async def open_muxfs(self, client: Client, *arguments: str | Path) -> Process:

@@ -10,7 +10,7 @@ import abc
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 import trio
@@ -31,7 +31,7 @@ DATA: Final = Path("/srv")
 class FuseLab(Lab):
     """A server in the cell, and two clients beside it."""
 
-    programs = (packages.CELL, packages.FUSE)
+    programs: ClassVar[tuple[Mapping[str, str], ...]] = (packages.CELL, packages.FUSE)
 
     def __init__(self, spec: Spec, directory: Path) -> None:
         super().__init__(spec, directory)

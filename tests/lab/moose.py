@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -56,7 +56,7 @@ class MooseLab(FuseLab):
         await client.machine.run("mfssetgoal", "1", str(HOME))
 
     def _settings(self, name: str, **settings: str | Path) -> None:
-        common: Mapping[str, str | Path] = {"WORKING_USER": "root", "WORKING_GROUP": "root"}
+        common: dict[str, str | Path] = {"WORKING_USER": "root", "WORKING_GROUP": "root"}
         lines = [f"{key} = {value}\n" for key, value in (common | settings).items()]
         self._file(name, "".join(lines))
 

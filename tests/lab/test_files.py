@@ -16,7 +16,7 @@ FAULTS = {
     "removed": ("rm -r T", "install -d -m 700 -o 1000 -g 1000 T T/sessions T/sessions/0"),
     "locked up": ("chmod 0 T T/sessions", "chmod 700 T T/sessions"),
 }
-DAMAGED = 10.0
+DAMAGED = 5.0
 """Seconds until it is mended."""
 
 
@@ -24,7 +24,7 @@ DAMAGED = 10.0
 async def test_mailbox_unlinked_by_the_other_client(ends: Ends, role: str) -> None:
     """No byte is wrong, no stream ends, and the file comes back."""
     port = await ends.up()
-    echoes = await ends.start("echoes", port, 150, 1)
+    echoes = await ends.begin("echoes", port, 150, 1)
     mailbox = str(ends.directory / "sessions" / "0" / f"{role}.mbx")
     other = ends.listener if role == "dial" else ends.dialler  # who does not write it
     await other.run("rm", mailbox)
@@ -45,7 +45,7 @@ async def test_directory(ends: Ends, fault: str) -> None:
     )
     server = ends.lab.machines["server"]
     port = await ends.up()
-    echoes = await ends.start("echoes", port, 300, 1)
+    echoes = await ends.begin("echoes", port, 300, 1)
     await server.run("bash", "-ec", damage)
     await trio.sleep(DAMAGED)
     await server.run("bash", "-ec", repair)

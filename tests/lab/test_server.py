@@ -35,7 +35,7 @@ async def stopped(lab: Lab) -> AsyncIterator[None]:
 async def test_server_restarts_in_the_middle_of_a_transfer(ends: Ends) -> None:
     """Stopped for 20 s: the transfer completes, right to the byte."""
     port = await ends.up()
-    transfer = await ends.start("duplex", port, 2, 20)
+    transfer = await ends.begin("duplex", port, 2, 20)
     await transfer.warm()
     async with stopped(ends.lab):
         assert transfer.process.returncode is None
@@ -110,7 +110,7 @@ async def test_client_machine_crashes(ends: Ends) -> None:
     target = await ends.serve()
     listen, dial = await ends.connect(target)
     port = await listen.port()
-    flood = await ends.start("flood", port)
+    flood = await ends.begin("flood", port)
     await flood.warm()
     seen = len(listen.events)
     await lab.crash(ends.dialler)

@@ -23,8 +23,8 @@ from tests.e2e import net
 
 Report = dict[str, Any]
 
-STUCK: Final = 60.0
-"""Seconds after which a byte is taken for stuck: what heals takes up to half a minute."""
+STUCK: Final = 90.0
+"""Seconds after which a byte is taken for stuck: what heals takes up to a minute."""
 PAUSES: Final = (0.0, 0.001, 0.003, 0.01, 0.0, 0.03, 0.002, 0.1, 0.0, 0.3)
 """Seconds: shorter and longer than ticks of file times (10 ms here), and than polls."""
 
