@@ -300,9 +300,10 @@ async def test_a_kill_in_mid_transfer(tunnel: Tunnel, nursery: trio.Nursery, vic
             sides[victim].kill()
             if victim == "dial":
                 await tunnel.dial()
-        nursery.start_soon(discard, process.stdout)
-        status = await process.wait()
-        said = (await receive_all(process.stderr)).decode()
+        async with trio.open_nursery() as inner:
+            inner.start_soon(discard, process.stdout)
+            status = await process.wait()
+            said = (await receive_all(process.stderr)).decode()
     if victim == "stdio":
         assert status == -signal.SIGKILL
     else:
