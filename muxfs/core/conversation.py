@@ -250,7 +250,7 @@ class Conversation:
         header = batch.header
         if self.out.acknowledge(header.ack, now):
             self._acked = True
-        if header.pad and (header.body_length or header.frame_count):
+        if header.pad and (len(batch.body) or header.frame_count):
             raise ProtocolViolation("a PAD batch with a body")
         self.notice = header.notice
         if header.frame_count:

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
 from muxfs.core import wire
+from muxfs.core.conversation import Conversation
+from muxfs.core.flight import Flight
 from muxfs.core.inbound import ReceiveRing
+from muxfs.core.multiplexer import Changes
 from muxfs.core.proof import SealedBlocks
 from muxfs.core.wire import PAGE, Birth, Buffer, Code, Incarnation, ItemType, Role, Status
 from muxfs.sealing import schedule
@@ -225,3 +228,13 @@ def test_a_share_that_is_none() -> None:
     hostile = Birth(Role.DIAL, DIAL, items=items, block=own.block)
     with pytest.raises(wire.ProtocolViolation, match="share"):
         listen.batches(peer, hostile)
+
+
+def test_a_pad_has_a_tag_and_no_body() -> None:
+    (dial, own), (listen, peer) = side(Role.DIAL), side(Role.LISTEN)
+    epoch = wire.epoch_of(DIAL, LISTEN)
+    proof, _ = dial.batches(own, peer)
+    pad = wire.encode_pad(wire.batch_epoch(epoch, Role.DIAL), 0, 0, proof)
+    talk = Conversation.begin(peer, own, epoch, listen, Flight(), Changes())
+    assert talk.receive(talk.inbound.first_piece(0.0), b"".join(pad), 0.0)
+    assert talk.inbound.position == own.capacity
