@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -138,10 +137,6 @@ class Machine:
 
         nursery.start_soon(follow)
         return process
-
-    async def python(self, *arguments: str, **options: Any) -> Completed:
-        """Run the interpreter of this process, on the same checkout."""
-        return await self.run(sys.executable, *arguments, **options)
 
     async def background(self, *argv: str, log: str, environment: Mapping[str, str]) -> int:
         """Start a command that lives as long as the machine; return its pid there."""
