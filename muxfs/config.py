@@ -21,6 +21,7 @@ from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, SealedBlocks
 from muxfs.core.wire import Items, ItemType
 from muxfs.sealing.key import Key, make_sealer
 from muxfs.storage.access import Access
+from muxfs.storage.budget import LEAST_OPERATIONS, LEAST_OPERATIONS_PER_BEAT
 
 MAX_TIME: Final = wire.MAX_HEARTBEAT_MS / 1000
 """Longest heartbeat and peer timeout, in seconds."""
@@ -54,6 +55,8 @@ class SessionConfig:
     """How files are read and written; None: as the filesystem asks for."""
     any_owner: bool = False
     """Use mailbox files that another user seems to own: some mounts show all files so."""
+    max_ops: float | None = attrs.field(default=None)
+    """Filesystem operations a second that this side may make, of all kinds; None: no limit."""
     takeover: bool = False
     """Start although another process of this role is alive; that one then ends."""
     key: Key | None = attrs.field(default=None)
@@ -65,6 +68,12 @@ class SessionConfig:
     def _check_peer_timeout(self, _attribute: object, value: float) -> None:
         if value and value < LEAST_TIMEOUT:
             raise ValueError(f"peer_timeout must be 0, or {LEAST_TIMEOUT} s at least")
+
+    @max_ops.validator
+    def _check_max_ops(self, _attribute: object, value: float | None) -> None:
+        least = max(LEAST_OPERATIONS, LEAST_OPERATIONS_PER_BEAT / self.heartbeat)
+        if value is not None and not value >= least:
+            raise ValueError(f"max_ops must be {least:g} operations a second at least")
 
     @capacity.validator
     def _check_capacity(self, _attribute: object, value: int) -> None:

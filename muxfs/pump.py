@@ -7,6 +7,7 @@ the reader sees. They never raise: what fails is reported to the engine and trie
 
 from __future__ import annotations
 
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -19,6 +20,7 @@ from muxfs.core.polling import PollPolicy
 from muxfs.escalation import Escalation
 from muxfs.info import Change, StorageRecovered, StorageTrouble
 from muxfs.storage.base import FileCondition, Marker, Storage
+from muxfs.storage.budget import PATIENT, URGENT, Budget
 
 OWN_FILE_BEATS: Final = 4
 """Heartbeats between looks at the own file; sooner when something is wrong with it."""
@@ -78,8 +80,13 @@ class Pump:
         heartbeat: float,
         dispatch: Callable[[], None],
         publish: Callable[[Change], None],
+        max_ops: float | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`dispatch` passes on what the engine found out; it is called after each step."""
+        """`dispatch` passes on what the engine found out; it is called after each step.
+
+        `chance` gives numbers from 0 to 1: many tunnels should not poll in step.
+        """
         self.engine = engine
         self.storage = storage
         self.progress_lot = trio.lowlevel.ParkingLot()
@@ -87,6 +94,8 @@ class Pump:
         self.tasks_running = 0
         self._poll_policy = poll
         self._heartbeat = heartbeat
+        self._budget = Budget(storage.operations, max_ops)
+        self._chance = chance
         self._dispatch = dispatch
         self._publish = publish
         self.escalation = Escalation(engine, storage, publish, self.kick_writer)
@@ -121,7 +130,7 @@ class Pump:
             self._writer_bell.ring()
             return
         now = trio.current_time()
-        idle = self._writer_waits and not self._writer_bell.rung
+        idle = self._writer_waits and not self._writer_bell.rung and not self._budget.bounded
         if idle and now - self._eager_at > EAGER_GAP:
             self._write_eagerly(now)
         else:
@@ -137,6 +146,8 @@ class Pump:
         engine = self.engine
         in_a_row = 0
         while not engine.finished:
+            if self._budget.bounded and engine.wants_write(trio.current_time()):
+                await self._budget.ready(URGENT)  # what comes meanwhile goes with it
             now = trio.current_time()
             engine.handle_timeout(now)
             write, self._left_to_task = self._left_to_task or engine.next_write(now), None
@@ -150,6 +161,7 @@ class Pump:
                 self._writer_waits = False
                 continue
             self._wake_reader()
+            self._budget.spend()
             in_a_row += 1
             inline = self._write_now(write)
             if not inline:
@@ -222,7 +234,8 @@ class Pump:
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         quiet = trio.current_time() - engine.active_at
-        pause = policy.pause(quiet, reader.immediate, reader.least_pause)
+        immediate = reader.immediate and not self._budget.bounded
+        pause = policy.pause(quiet, immediate, reader.least_pause, self._chance())
         if pause.seconds and reader.notifies:
             # not for longer than without: what comes through a server may not wake us
             self._notified = await reader.watch(marker, 0, pause.seconds)
@@ -261,6 +274,7 @@ class Pump:
             reads += 1
             if reads % READS_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
+            await self._budget.take(PATIENT)
             data = reader.read_now(read.offset, read.length)
             if data is None:
                 beside = engine.next_read(trio.current_time())
@@ -279,6 +293,7 @@ class Pump:
 
         async def run(read: Read) -> None:
             try:
+                await self._budget.take(PATIENT)
                 data = await self.storage.reader.read(read.offset, read.length)
             except OSError as error:
                 errors.append(error)

@@ -77,7 +77,13 @@ class Session:
         self.body = trio.CancelScope()
         """Around what the user does; cancelled when the session fails."""
         self.pump = Pump(
-            engine, storage, config.poll, config.heartbeat, self._dispatch, self._publish
+            engine,
+            storage,
+            config.poll,
+            config.heartbeat,
+            self._dispatch,
+            self._publish,
+            config.max_ops,
         )
         self._reported = (trio.current_time(), 0)
         self._rate = 0.0

@@ -23,6 +23,8 @@ SESSION_HELP: Final = """\
   --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
   --poll MIN:MAX          how often to look for news: every MIN while busy, every
                           MAX when idle for long, as in 1ms:500ms (chosen by itself)
+  --max-ops N             no more than N filesystem operations a second, for each
+                          session (2 at least)
   --access HOW            how to read and write the mailboxes (chosen by filesystem)
   --connect-timeout TIME  {connect} (30s)
   --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
@@ -94,6 +96,7 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--ring", type=size, metavar="SIZE")
     add("--poll", type=poll, metavar="MIN:MAX")
+    add("--max-ops", type=float, metavar="N")
     add("--access", metavar="HOW")
     add("--connect-timeout", type=positive_duration, default=30.0, metavar="TIME")
     add("--peer-timeout", type=duration, metavar="TIME")

@@ -11,6 +11,7 @@ from muxfs.config import LEAST_TIMEOUT, MAX_TIME, SessionConfig
 from muxfs.core.polling import PollPolicy
 from muxfs.core.wire import MAX_CAPACITY, MIN_CAPACITY, PAGE
 from muxfs.storage.access import Access, UnknownStrategy
+from muxfs.storage.budget import LEAST_OPERATIONS
 from muxfs.units import amount
 
 
@@ -27,6 +28,7 @@ def session_config(args: argparse.Namespace) -> SessionConfig:
         capacity=default.capacity if args.ring is None else capacity(args.ring),
         peer_timeout=default.peer_timeout if args.peer_timeout is None else _patience(args),
         poll=default.poll if args.poll is None else PollPolicy(*args.poll),
+        max_ops=None if args.max_ops is None else _most_operations(args.max_ops),
         access=None if args.access is None else access(args.access),
         any_owner=args.insecure_dir,
         takeover=args.takeover,
@@ -40,6 +42,15 @@ def _patience(args: argparse.Namespace) -> float:
     if seconds and not LEAST_TIMEOUT <= seconds <= MAX_TIME:
         raise Failure(f"--peer-timeout: {seconds:g} s is not 0, nor from 0.5 s to 1 h", USAGE)
     return seconds
+
+
+def _most_operations(number: float) -> float:
+    if not number >= LEAST_OPERATIONS:
+        least = f"fewer than {LEAST_OPERATIONS:g} operations a second"
+        raise Failure(
+            f"--max-ops: {number:g} is too little: {least} cannot keep a tunnel up", USAGE
+        )
+    return number
 
 
 def capacity(size: int) -> int:

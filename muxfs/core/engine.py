@@ -54,6 +54,9 @@ HEAD_INTERVAL: Final = 2.5
 HEAD_INTERVAL_UNACKED: Final = 0.5
 """The same while acks are awaited: a peer that was killed and restarted is found soon."""
 
+BEAT_JITTER: Final = 0.1
+"""Share of the heartbeat by which a status may be early."""
+
 _NEVER: Final = float("inf")
 _NUMBER_TAKEN: Final = Ending(Code.PEER_RESTARTED, "another process took this side's number")
 _IDS_USED_UP: Final = Ending(Code.PEER_RESTARTED, "all stream numbers of the session are used up")
@@ -417,7 +420,9 @@ class Engine:
 
     def _write_status(self, now: float) -> Write:
         self._status_wanted = False
-        self._next_beat = now + self.config.heartbeat / 1000
+        # a little early, and never the same: many tunnels should not beat in step
+        early = self.random_bytes(1)[0] / 255 * BEAT_JITTER
+        self._next_beat = now + self.config.heartbeat / 1000 * (1 - early)
         self.beat += 1
         ending = self._ending
         items: list[tuple[int, bytes]] = [(ItemType.REPORT, self.report())]

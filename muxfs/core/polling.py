@@ -21,6 +21,12 @@ NAP_FOR: Final = 0.02
 
 SHORTEST_NAP: Final = 0.0001
 
+LONG: Final = 0.05
+"""Pauses of so many seconds vary, so that the polls of many tunnels do not come all at once."""
+
+JITTER: Final = 0.1
+"""Share of a pause within which it may be."""
+
 
 @attrs.frozen
 class Pause:
@@ -37,13 +43,19 @@ class PollPolicy:
     minimum: float = 0.001
     maximum: float = 1.0
 
-    def pause(self, quiet: float, immediate: bool, least: float = 0.0) -> Pause:
+    def pause(
+        self, quiet: float, immediate: bool, least: float = 0.0, chance: float = 0.5
+    ) -> Pause:
         """Return the pause after `quiet` seconds without traffic in either direction.
 
-        `least`: what the filesystem asks for, whatever the policy says.
+        `least`: what the filesystem asks for, whatever the policy says. `chance`: a number
+        from 0 to 1 that makes long pauses shorter or longer.
         """
         if immediate and quiet < SPIN:
             return Pause(0.0)
         if immediate and quiet < NAP_FOR:
             return Pause(NAP_FOR - quiet, nap=max(SHORTEST_NAP, quiet * FRACTION))
-        return Pause(max(least, min(self.maximum, max(self.minimum, quiet * FRACTION))))
+        seconds = min(self.maximum, max(self.minimum, quiet * FRACTION))
+        if seconds >= LONG:
+            seconds *= 1 + JITTER * (chance - 0.5)
+        return Pause(max(least, seconds))

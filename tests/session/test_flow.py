@@ -237,6 +237,23 @@ async def test_a_stream_fills_the_ring(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(("latency", "bandwidth"), [(0.005, 100), (0.02, 100), (0.02, 20)])
+async def test_a_stream_fills_a_link_with_long_operations(
+    autojump_clock: MockClock, latency: float, bandwidth: float
+) -> None:
+    """Most of what the link lets through, and what was asked for in vain takes little of it."""
+    fs = MemoryFilesystem(latency=latency, bandwidth=bandwidth * MIB)
+    async with open_tunnel(fs, capacity=16 * MIB) as tunnel, trio.open_nursery() as nursery:
+        near, far = await tunnel.stream_pair()
+        nursery.start_soon(send_forever, near)
+        await take(far, 128 * MIB)
+        start = trio.current_time()
+        await take(far, 128 * MIB)
+        rate = 128 / (trio.current_time() - start)
+        assert rate >= 0.6 * bandwidth, f"{rate:.1f} of {bandwidth} MiB/s"
+        nursery.cancel_scope.cancel()
+
+
 async def send_forever(stream: MuxStream) -> None:
     while True:
         await stream.send_all(bytes(MIB))
