@@ -19,6 +19,9 @@ _TIME_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 MAX_TIME: Final = 30 * 86400.0
 MOST_SESSIONS: Final = 64
 
+KEY_VARIABLE: Final = "MUXFS_KEY_FILE"
+"""The environment's key file, where no --key-file is given."""
+
 SESSION_HELP: Final = """\
   --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
   --poll MIN:MAX          how often to look for news: every MIN while busy, every

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Final
 
+from muxfs.cli.arguments import KEY_VARIABLE
 from muxfs.cli.failures import USAGE, Failure
 from muxfs.core import wire
 from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, SealedBlocks, Strangeness, clear_birth
@@ -13,8 +13,6 @@ from muxfs.core.wire import ItemType
 from muxfs.errors import UnusableKey
 from muxfs.sealing.files import load_key
 from muxfs.sealing.key import Key, make_sealer, session_name
-
-KEY_VARIABLE: Final = "MUXFS_KEY_FILE"
 
 
 def key(path: str | None, environ: Mapping[str, str] = os.environ) -> Key | None:

@@ -12,6 +12,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from muxfs.cli.arguments import (
+    KEY_VARIABLE,
     SESSION_HELP,
     add_session_options,
     duration,
@@ -121,8 +122,9 @@ def _join(args: argparse.Namespace, tunnel: Tunnel) -> End:
             words = f"no muxfs {args.side} runs on this host for {tunnel.path}"
             raise Failure(words, UNAVAILABLE)
         return found
-    if args.key_file:
-        args.key_file = os.path.abspath(args.key_file)  # it runs in another directory
+    key_file = args.key_file or os.environ.get(KEY_VARIABLE)
+    if key_file:
+        args.key_file = os.path.abspath(key_file)  # it runs in another directory
     persist = f"{args.persist:g}s"
     options = ["listen", tunnel.path, "--quiet", "--persist", persist, *session_arguments(args)]
     try:

@@ -14,7 +14,7 @@ from muxfs.core.wire import Code
 from muxfs.forwards.consent import Policy, Refusal
 from muxfs.forwards.patterns import parse_address
 from muxfs.forwards.spec import LOCALHOST, AnyTarget, Target, UnixPath
-from muxfs.forwards.tcp import Connection
+from muxfs.forwards.tcp import Connection, reset_on_close
 
 STAGGER: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305)."""
@@ -155,8 +155,12 @@ async def _connect_first(addresses: Sequence[Address]) -> Connection:
 async def _connect(family: int, address: tuple[str, int]) -> Connection:
     sock = trio.socket.socket(family, socket.SOCK_STREAM)
     try:
+        # Given up on the way it may be connected already: a server must not take that for a
+        # client that sent nothing, and finished.
+        reset_on_close(sock, True)
         await sock.connect(address)
         connection = Connection.of_stream(trio.SocketStream(sock))
+        reset_on_close(connection.sock, False)
     except BaseException:
         sock.close()
         raise

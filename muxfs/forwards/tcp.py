@@ -20,6 +20,7 @@ import trio
 Buffer = bytes | bytearray | memoryview
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_FINISH_ON_CLOSE = struct.pack("ii", 0, 0)
 _OUTPUT_QUEUE = termios.TIOCOUTQ  # SIOCOUTQ: bytes that the peer's kernel has not acknowledged
 FINISH_TIME = 10.0
 """Seconds that a client may take to read the rest, while it goes on sending what nobody reads."""
@@ -32,6 +33,12 @@ def address_text(address: object) -> str:
             return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         case _:
             return str(address)
+
+
+def reset_on_close(sock: socket.socket | trio.socket.SocketType, wanted: bool) -> None:
+    """Choose how a TCP socket is closed, also by the kernel when it is dropped: RST or FIN."""
+    value = _RESET_ON_CLOSE if wanted else _FINISH_ON_CLOSE
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, value)
 
 
 class Connection:
@@ -152,7 +159,7 @@ class Connection:
     def reset(self) -> None:
         """Close with a TCP reset: the other end sees that the data was cut off."""
         with contextlib.suppress(OSError):  # it may be dead already
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            reset_on_close(self._sock, True)
         self.close()
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from muxfs import Session, StreamRefused
 from muxfs.core.wire import Code
-from muxfs.forwards import incoming
+from muxfs.forwards import dialer, incoming
 from muxfs.forwards.consent import EVERYTHING, LOCAL_PORTS, Policy, Refusal
 from muxfs.forwards.dialer import dial, explain
 from muxfs.forwards.events import Ended, Opened, Refused
@@ -232,3 +232,24 @@ async def test_dials_of_a_hostile_far_side_are_bounded(monkeypatch: pytest.Monke
             with pytest.raises(StreamRefused, match="this name is unknown"):
                 await stream.wait_accepted()
     assert most == 5
+
+
+async def test_a_dial_that_is_given_up_resets_what_was_connected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel connects before anybody knows of it; a FIN would be a clean end of nothing."""
+    scope = trio.CancelScope()
+
+    async def give_up(_: object) -> None:
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr("trio._core.wait_writable", give_up)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        with scope:
+            await dialer._connect(socket.AF_INET, server.getsockname())
+        assert scope.cancelled_caught
+        accepted, _ = server.accept()
+        with accepted, pytest.raises(ConnectionResetError):
+            accepted.recv(1)
