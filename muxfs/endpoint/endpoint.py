@@ -145,8 +145,9 @@ class Endpoint:
         )
 
     async def cancel_forward(self, active: ActiveForward) -> None:
-        """Close the forward's port; connections that it carries go on."""
-        self._forwards.remove(active)
+        """Close the forward's port; connections that it carries go on. Again is no harm."""
+        if active in self._forwards:
+            self._forwards.remove(active)
         await active.stop()
         self._bound_connections()
 

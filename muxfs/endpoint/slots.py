@@ -56,8 +56,11 @@ class DirectorySlots(Slots):
             self.make(path)
             return session_name(path)
 
-        # abandoned where the file server hangs, so that Ctrl-C works
-        return await trio.to_thread.run_sync(make, abandon_on_cancel=True)
+        # abandoned where the file server hangs, so that Ctrl-C works; not one of the common
+        # threads, which names that the far side asks for may keep busy
+        return await trio.to_thread.run_sync(
+            make, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
+        )
 
     def storage(self, number: int) -> Storage:  # noqa: D102
         path = os.path.join(self.path, str(number))

@@ -6,12 +6,13 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 import trio
 
 from muxfs.core.wire import Code
 from muxfs.forwards.consent import Policy, Refusal
+from muxfs.forwards.names import Address, resolve
 from muxfs.forwards.patterns import parse_address
 from muxfs.forwards.spec import LOCALHOST, AnyTarget, Target, UnixPath
 from muxfs.forwards.tcp import Connection, reset_on_close
@@ -20,9 +21,6 @@ STAGGER: Final = 0.25
 """Seconds until the next address of a name is tried beside the one before (RFC 8305)."""
 BACKLOG_NAP: Final = 0.02
 """Seconds until a Unix socket with a full backlog is tried again."""
-
-Address: TypeAlias = tuple[int, tuple[str, int]]
-"""Family and socket address; those of IPv6 have two numbers more."""
 
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 
@@ -98,10 +96,7 @@ async def _resolve(target: Target, policy: Policy, kind: int) -> list[Address] |
     # RFC 6761: localhost is the loopback. Asking the resolver takes longer than connecting.
     home = target.host.casefold().removesuffix(".") == LOCALHOST
     hosts = _LOOPBACK if home else (target.host,)
-    found: list[Address] = []
-    for host in hosts:
-        for family, _, _, _, address in await trio.socket.getaddrinfo(host, target.port, type=kind):
-            found.append((int(family), address))  # type: ignore[arg-type]  # IPv6 has four parts
+    found = [address for host in hosts for address in await resolve(host, target.port, kind)]
     # dialled is what was asked about, not what the name resolves to a moment later
     allowed = [address for address in found if policy.allows(target, parse_address(address[1][0]))]
     if allowed:

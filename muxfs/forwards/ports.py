@@ -12,6 +12,7 @@ import trio
 
 from muxfs.forwards import unix
 from muxfs.forwards.admission import OWN_USER, Admission, ExposedAddressError
+from muxfs.forwards.names import resolve
 from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward, Kind, Port, UnixPath, bracketed
 
 BACKLOG: Final = 1024
@@ -146,9 +147,7 @@ async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:
         return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
     if bind == ANY_ADDRESS:
         return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104
-    found = await trio.socket.getaddrinfo(bind, 0, type=socket.SOCK_STREAM)
-    hosts = [(int(family), str(address[0])) for family, _, _, _, address in found]
-    return list(dict.fromkeys(hosts))
+    return list(dict.fromkeys((family, address[0]) for family, address in await resolve(bind, 0)))
 
 
 def _bind_all(

@@ -72,6 +72,16 @@ async def test_a_forward_is_added_used_and_cancelled() -> None:
                 socket.create_connection(("127.0.0.1", number))
 
 
+async def test_a_forward_may_be_cancelled_by_two_at_once() -> None:
+    """Two clients of the control socket may ask for it."""
+    async with end(MemoryTunnel(), "listen") as (listen, _):
+        forward = await listen.add_forward(Forward(Port(0), Target("localhost", 1)))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(listen.cancel_forward, forward)
+            nursery.start_soon(listen.cancel_forward, forward)
+        assert listen.forwards == ()
+
+
 @pytest.mark.parametrize("role", ["listen", "dial"])
 async def test_either_end_connects_to_targets_of_the_other(
     role: Literal["listen", "dial"],

@@ -19,7 +19,8 @@ from muxfs.forwards.consent import EVERYTHING, LOCAL_PORTS, Policy, Refusal
 from muxfs.forwards.dialer import dial, explain
 from muxfs.forwards.events import Ended, Opened, Refused
 from muxfs.forwards.incoming import serve_streams
-from muxfs.forwards.spec import Target
+from muxfs.forwards.ports import open_port
+from muxfs.forwards.spec import Forward, Port, Target
 from muxfs.forwards.tcp import Connection
 
 from .harness import Log, carrier, sessions
@@ -52,6 +53,16 @@ def test_errors_in_words(number: int, code: Code, words: str) -> None:
 
 def test_an_error_without_a_number() -> None:
     assert explain(Target("db", 1), OSError("strange")).code is Code.INTERNAL
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example", "☃.example", "-ü"])
+async def test_names_that_no_resolver_takes(host: str) -> None:
+    """They fail before any resolver is asked, in another way than unknown names do."""
+    assert await dial(Target(host, 1), ANYTHING, 5) == Refusal(
+        Code.RESOLVE, f"{host}:1: this name is unknown (it is not a valid name)"
+    )
+    with pytest.raises(socket.gaierror):
+        await open_port(Forward(Port(0, host)))
 
 
 async def test_dial_of_a_closed_port() -> None:
