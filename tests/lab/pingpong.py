@@ -39,10 +39,13 @@ class Counters:
     access: Access
     own: int
     other: int
+    nap: float
+    """Seconds between looks: as the filesystem asks for, or few."""
 
     @classmethod
     def open(cls, directory: str, own: str, other: str, access: Access) -> Counters:
         """Create the own file, and wait until the other one is there."""
+        nap = max(NAP, find_filesystem(directory).choice.least_pause)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | access.write.flags
         descriptor = os.open(os.path.join(directory, own), flags, 0o600)
         access.write.write(descriptor, 0, [bytes(4096)])
@@ -51,7 +54,8 @@ class Counters:
             os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))  # forget it was missing
             try:
                 path = os.path.join(directory, other)
-                return cls(access, descriptor, access.read.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                reading = access.read.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                return cls(access, descriptor, reading, nap)
             except FileNotFoundError:
                 if time.monotonic() > deadline:
                     raise
@@ -71,7 +75,7 @@ class Counters:
         while self.look() < number:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(NAP)
+            time.sleep(self.nap)
         return True
 
 
