@@ -94,7 +94,7 @@ def _too_late(target: AnyTarget, connect_timeout: float) -> Refusal:
 async def _resolve(target: Target, policy: Policy, kind: int) -> list[Address] | Refusal:
     """Find the addresses of a target, and keep those that the policy allows."""
     # RFC 6761: localhost is the loopback. Asking the resolver takes longer than connecting.
-    home = target.host.casefold().removesuffix(".") == LOCALHOST
+    home = target.host.lower().removesuffix(".") == LOCALHOST
     hosts = _LOOPBACK if home else (target.host,)
     found = [address for host in hosts for address in await resolve(host, target.port, kind)]
     # dialled is what was asked about, not what the name resolves to a moment later

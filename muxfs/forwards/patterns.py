@@ -186,10 +186,12 @@ def _hosts(text: str, syntax: Syntax) -> Hosts:
             # 10.1.* would also be for the name 10.1.evil.example
             raise syntax.error(f"{text!r}: write a network, such as 10.1.0.0/16")
         syntax.host(inner.replace("*", "x").replace("?", "x"))
-        return Hosts(glob=text.casefold())
+        return Hosts(glob=text.lower())
     syntax.host(inner)
-    if address_of(inner) is not None and normal(inner) != LOCALHOST:
-        return Hosts(network=_network(inner, syntax))
+    address = address_of(inner)
+    # networks know no scope: fe80::1%eth0 and fe80::1%eth1 are two hosts
+    if address is not None and "%" not in inner and normal(inner) != LOCALHOST:
+        return Hosts(network=ipaddress.ip_network(address))
     return Hosts(name=normal(inner))
 
 

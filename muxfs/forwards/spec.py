@@ -173,7 +173,8 @@ def parse_place(text: str) -> Place:
 
 def loopback_alike(host: str) -> str:
     """Give all spellings of an address one form, and all names of the loopback one name."""
-    name = host.casefold()
+    # not casefold, for which straße.example is strasse.example: two names (RFC 5891)
+    name = host.lower()
     with contextlib.suppress(ValueError):
         name = str(ipaddress.ip_address(name))
     return LOCALHOST if name in _LOOPBACK else name

@@ -45,6 +45,8 @@ def allowing(*texts: str) -> Policy:
         ("localhost:8000-8999", "localhost:9000", False),
         ("db:5432", "DB.:5432", True),
         ("db:5432", "db.example:5432", False),
+        ("strasse.example:1", "straße.example:1", False),  # two names, of two owners
+        ("*.strasse.example:1", "a.straße.example:1", False),
         ("*.example.org:443", "a.b.Example.org:443", True),
         ("*.example.org:443", "example.org:443", False),
         ("*.example.org:443", "evil-example.org:443", False),
@@ -61,6 +63,8 @@ def allowing(*texts: str) -> Policy:
         ("192.0.2.7:80", "192.0.2.7:80", True),
         ("192.0.2.7:80", "192.0.2.8:80", False),
         ("[fe80::1]:1", "[fe80:0::1]:1", True),
+        ("[fe80::1%eth0]:1", "[fe80::1%eth1]:1", False),
+        ("[fe80::/10]:1", "[fe80::1%eth1]:1", True),
         ("/run/*.sock", "/run/a.sock", True),
         ("/run/*.sock", "/run/a/b.sock", False),
         ("/run/a?", "/run/ab", True),
@@ -113,6 +117,12 @@ def test_wrong_patterns(text: str, said: str) -> None:
         ("[fe80::1]:80", "--allow '[fe80::1]:80'"),
         ("x;reboot:80", "--allow 'x;reboot:80'"),
         ("/run/a b", "--allow '/run/a b'"),
+        ("[::ffff:10.0.0.5]:80", "--allow '[::ffff:10.0.0.5]:80'"),
+        ("[::ffff:127.0.0.1]:80", "--allow '[::ffff:127.0.0.1]:80'"),
+        ("[fe80::1%eth0]:80", "--allow '[fe80::1%eth0]:80'"),
+        ("[::1%lo]:80", "--allow '[::1%lo]:80'"),
+        ("0.0.0.0:80", "--allow 0.0.0.0:80"),
+        ("127.1:80", "--allow 127.1:80"),
     ],
 )
 def test_a_refusal_names_what_would_allow_it(asked: str, option: str) -> None:
