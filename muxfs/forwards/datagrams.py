@@ -18,12 +18,11 @@ from muxfs.stream import MuxStream
 
 IDLE_TIME: Final = 120.0
 """Seconds without a datagram after which an association ends (RFC 4787, REQ-5: two minutes)."""
-MAX_EARLY: Final = 16
-"""Datagrams that wait for their stream."""
 MAX_DATAGRAM: Final = 65535
 BURST: Final = 64
-"""Datagrams that are taken from a socket before other tasks run."""
-RECEIVE_SIZE: Final = 1 << 18
+"""Datagrams that are taken from a socket, or sent to it, before other tasks run."""
+RECEIVE_SIZE: Final = 1 << 16
+"""Of a stream, which may have thousands of empty datagrams in it."""
 
 _LENGTH: Final = 2
 
@@ -62,36 +61,30 @@ class Association:
         """deliver: passes on what comes out of the stream, or drops it; never waits."""
         self.sent = 0
         self.received = 0
-        self._early: list[bytes] = []
         self._stream: MuxStream | None = None
         self._deliver = deliver
         self.scope = trio.CancelScope()
         """Ends the association; its deadline is when it has been idle for too long."""
-        self._touch()
+        self.touch()
 
     def send(self, datagram: bytes) -> None:
-        """Send a datagram, or drop it."""
-        self._touch()
-        if self._stream is None:
-            if len(self._early) < MAX_EARLY:
-                self._early.append(datagram)
-            return
+        """Send a datagram while `carry` runs, or drop it."""
+        self.touch()
         # the stream may be over; then `carry` ends, too
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if self._stream.send_now(pack(datagram)):
+            if self._stream is not None and self._stream.send_now(pack(datagram)):
                 self.sent += len(datagram)
 
     async def carry(self, stream: MuxStream) -> StreamEnded | None:
         """Carry until the stream ends, and close it; return what broke it off, if anything."""
         self._stream = stream
-        for datagram in self._early:
-            self.send(datagram)
-        self._early.clear()
         unpacker = Unpacker()
         try:
             while data := await stream.receive_buffer(RECEIVE_SIZE):
-                self._touch()
-                for datagram in unpacker.receive(data):
+                self.touch()
+                for number, datagram in enumerate(unpacker.receive(data)):
+                    if number % BURST == BURST - 1:
+                        await trio.lowlevel.checkpoint()
                     self._deliver(datagram)
                     self.received += len(datagram)
         except trio.BrokenResourceError as error:
@@ -101,7 +94,8 @@ class Association:
                 await stream.aclose()
         return None
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
+        """Note that it is in use."""
         self.scope.deadline = trio.current_time() + IDLE_TIME
 
 

@@ -49,8 +49,8 @@ async def associate(
             associations = Associations(nursery, carrier, sock, admission, MAX_TARGETS)
             relay = _Relay(sock, associations, route, client, port)
             nursery.start_soon(receive_for_ever, sock, relay.take)
-            while await connection.receive(1 << 10):
-                pass  # of no meaning
+            while await connection.receive(1 << 10):  # of no meaning
+                await trio.lowlevel.checkpoint()  # a client that floods it keeps nobody waiting
             nursery.cancel_scope.cancel()
     connection.close()
 

@@ -22,6 +22,7 @@ from muxfs.forwards.patterns import parse_allow, parse_allow_listen
 from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.spec import Kind, parse_forwards
 from muxfs.forwards.targets import Forwarded
+from muxfs.forwards.tcp import Connection
 from muxfs.stream import MuxStream
 from tests.endpoint.tunnel import MemoryTunnel
 from tests.forwards.harness import Log, receive_all, reset
@@ -203,6 +204,30 @@ async def test_udp_associate_with_two_targets_on_one_association() -> None:
                     except OSError:
                         await trio.sleep(0.01)
         assert not [event for event in log.events if isinstance(event, Refused)]
+
+
+async def test_a_flood_on_the_connection_of_an_association_lets_other_tasks_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = 0
+    turns: list[int] = []
+
+    async def receive(_self: Connection, _limit: int) -> bytes:
+        turns.append(turn)
+        return b"x" if len(turns) < 1000 else b""
+
+    async with both() as (near, _, _, _):
+        control = await connect(await reach(near, "0", Kind.DYNAMIC))
+        await control.send_all(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+        await receive_exactly(control, 12)
+        monkeypatch.setattr(Connection, "receive", receive)
+        await control.send_all(b"x")
+        while len(turns) < 1000:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+        assert len(set(turns)) >= 400  # each has its turn, in no certain order
+        assert await receive_all(control) == b""
+        await control.aclose()
 
 
 async def test_udp_associate_is_not_for_unix_sockets(tmp_path: Path) -> None:

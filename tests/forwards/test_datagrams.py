@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -48,8 +49,9 @@ def test_hostile_bytes_are_datagrams_and_bounded(pieces: list[bytes]) -> None:
         assert len(unpacker._buffer) <= 2 + datagrams.MAX_DATAGRAM
 
 
-def client(port: int) -> trio.socket.SocketType:
+def client(port: int, where: tuple[str, int] = ("127.0.0.1", 0)) -> trio.socket.SocketType:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(where)
     sock.connect(("127.0.0.1", port))
     sock.setblocking(False)
     return trio.socket.from_stdlib_socket(sock)
@@ -258,3 +260,39 @@ async def test_datagrams_of_other_users_are_refused(monkeypatch: pytest.MonkeyPa
             refused = await near.wait(Refused)
             assert (refused.code, refused.reason) == (Code.PROHIBITED, "somebody else")
         assert far.events == []
+
+
+async def test_a_port_that_another_user_has_now_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once its client has closed it, any user may bind it and send as that client."""
+    async with echo_server() as server, forwarding(server) as (port, near, far):
+        with client(port) as sock:
+            where = sock.getsockname()
+            await sock.send(b"mine")
+            assert await sock.recv(100) == b"mine"
+        monkeypatch.setattr(Admission, "judge", lambda _self, _uid: "somebody else")
+        with client(port, where) as other:
+            await other.send(b"of another")
+            refused = await near.wait(Refused)
+            assert (refused.code, refused.reason) == (Code.PROHIBITED, "somebody else")
+        ended = await far.wait(Ended)
+        assert (ended.sent, ended.received) == (4, 4)
+
+
+async def test_a_flood_of_the_far_side_lets_other_tasks_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turns: list[int] = []
+    monkeypatch.setattr(datagrams, "send_or_drop", lambda *_: turns.append(turn))
+    turn = 0
+    async with sessions() as (listen, dial), trio.open_nursery() as nursery:
+        far, _ = carrier(dial)
+        nursery.start_soon(lambda: serve_streams(dial, far, Policy(LOCAL_PORTS), connect_timeout=5))
+        stream = listen.start_stream("udp:localhost:9", "x")
+        await stream.send_all(pack(b"") * 20_000)
+        while len(turns) < 20_000:
+            turn += 1
+            await trio.lowlevel.checkpoint()
+        assert max(Counter(turns).values()) <= 2 * datagrams.BURST
+        nursery.cancel_scope.cancel()
