@@ -126,26 +126,38 @@ def ask_sock_diag(flow: Flow) -> int | None:
 
 
 def search_proc(flow: Flow) -> int | None:
-    """Look for the socket in the kernel's table; blocks for 1 ms for each 1,000 sockets."""
-    try:
-        with open(_PROC_FILES[flow.family, flow.protocol], encoding="ascii") as table:
-            next(table, None)
-            return find_owner(table, flow)
-    except OSError:
-        return None
+    """Look for the socket in the kernel's tables; blocks for 1 ms for each 1,000 sockets.
+
+    None also where sockets of several users could be the client.
+    """
+    flows = [flow]
+    if flow.family == socket.AF_INET:  # sockets for both families stand in the other table
+        ends = [(f"::ffff:{host}", port) for host, port in (flow.client, flow.server)]
+        flows.append(Flow(socket.AF_INET6, flow.protocol, *ends))
+    owners: set[int | None] = set()
+    for each in flows:
+        try:
+            with open(_PROC_FILES[each.family, each.protocol], encoding="ascii") as table:
+                next(table, None)
+                owners |= find_owners(table, each)
+        except OSError:
+            continue  # a host without IPv6
+    return owners.pop() if len(owners) == 1 else None
 
 
-def find_owner(table: Iterable[str], flow: Flow) -> int | None:
+def find_owners(table: Iterable[str], flow: Flow) -> set[int | None]:
     """Find the client's uid in the lines of such a table (proc_net(5))."""
-    local = _hex_address(flow.family, *flow.client)
-    remotes = {_hex_address(flow.family, *flow.server)}
-    if flow.protocol == socket.IPPROTO_UDP:
-        remotes.add(_hex_address(flow.family, _wildcard(flow.family), 0))
+    clients = {_hex_address(flow.family, *flow.client)}
+    servers = {_hex_address(flow.family, *flow.server)}
+    if flow.protocol == socket.IPPROTO_UDP:  # it may be bound to a port only, or not connected
+        clients.add(_hex_address(flow.family, _wildcard(flow.family), flow.client[1]))
+        servers.add(_hex_address(flow.family, _wildcard(flow.family), 0))
+    found: set[int | None] = set()
     for line in table:
         fields = line.split()
-        if len(fields) > 9 and fields[1] == local and fields[2] in remotes:
-            return _judge(int(fields[7]), int(fields[9]), int(fields[3], 16))
-    return None
+        if len(fields) > 9 and fields[1] in clients and fields[2] in servers:
+            found.add(_judge(int(fields[7]), int(fields[9]), int(fields[3], 16)))
+    return found
 
 
 @functools.cache

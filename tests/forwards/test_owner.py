@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from muxfs.forwards import owner
-from muxfs.forwards.owner import Flow, ask_sock_diag, find_owner, of_flow, of_tcp, search_proc
+from muxfs.forwards.owner import Flow, ask_sock_diag, find_owners, of_flow, of_tcp, search_proc
 
 NOBODY = 65534
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -117,6 +117,33 @@ async def test_a_sender_of_datagrams(server: socket.socket, connected: bool) -> 
         assert await of_flow(flow_of(sender, socket.IPPROTO_UDP, receiver)) == os.geteuid()
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+@pytest.mark.usefixtures("ask")
+async def test_a_sender_of_datagrams_that_is_bound_to_no_address(family: int) -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
+        socket.socket(family, socket.SOCK_DGRAM) as sender,
+    ):
+        receiver.bind(("127.0.0.1", 0))
+        host, port = receiver.getsockname()
+        sender.sendto(b"x", (f"::ffff:{host}" if family == socket.AF_INET6 else host, port))
+        _, client = receiver.recvfrom(10)
+        flow = Flow(socket.AF_INET, socket.IPPROTO_UDP, client, (host, port))
+        assert await of_flow(flow) == os.geteuid()
+
+
+@pytest.mark.usefixtures("ask")
+async def test_a_client_with_a_socket_for_both_families() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_INET6) as client,
+    ):
+        client.connect(("::ffff:127.0.0.1", server.getsockname()[1]))
+        accepted, _ = server.accept()
+        with accepted:
+            assert await of_tcp(accepted) == os.geteuid()
+
+
 @pytest.mark.usefixtures("ask")
 async def test_a_flow_that_does_not_exist(server: socket.socket) -> None:
     host, port = server.getsockname()[:2]
@@ -142,10 +169,10 @@ def test_the_kernels_table() -> None:
         "short",
     ]
     server = ("127.0.0.1", 8080)
-    expected = {50000: 1001, 50001: None, 50002: None}
-    for port, uid in expected.items():
+    expected: dict[int, set[int | None]] = {50000: {1001}, 50001: {None}, 50002: set()}
+    for port, uids in expected.items():
         flow = Flow(socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1", port), server)
-        assert find_owner(table, flow) == uid
+        assert find_owners(table, flow) == uids
 
 
 def test_the_process_at_the_other_end_of_a_unix_socket() -> None:
