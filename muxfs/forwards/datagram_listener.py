@@ -33,7 +33,7 @@ class DatagramListener(PortForward):
                     for sock in self.port.sockets:
                         nursery.start_soon(self._serve, sock)
         finally:
-            self._close()
+            await self._close()
 
     async def _serve(self, sock: socket.socket) -> None:
         async with trio.open_nursery() as nursery:

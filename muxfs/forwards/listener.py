@@ -63,7 +63,7 @@ class ForwardListener(PortForward):
                         for sock in self.port.sockets:
                             acceptors.start_soon(self._accept, sock, connections)
             finally:
-                self._close()
+                await self._close()
 
     async def _accept(self, sock: socket.socket, nursery: trio.Nursery) -> NoReturn:
         while True:

@@ -17,6 +17,8 @@ from muxfs.forwards.spec import ANY_ADDRESS, LOCALHOST, Forward, Kind, Port, Uni
 
 BACKLOG: Final = 1024
 PORT_ATTEMPTS: Final = 20
+REMOVE_TIME: Final = 5.0
+"""Seconds that removing the file of a Unix socket may take."""
 
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
@@ -51,10 +53,18 @@ class OpenPort:
     def _unix(self) -> bool:
         return isinstance(self.forward.place, UnixPath)
 
-    def close(self) -> None:
-        """Close the sockets, and remove the file of a Unix socket."""
-        if self._file is not None:
-            unix.remove(self.addresses[0] if self.sockets[0].fileno() >= 0 else "", self._file)
+    async def aclose(self) -> None:
+        """Close the sockets, and remove the file of a Unix socket, also when cancelled."""
+        if self._file is not None and self.sockets[0].fileno() >= 0:
+            with trio.move_on_after(REMOVE_TIME, shield=True):
+                # as in `open_port`; threads that hang in opening others keep nobody waiting
+                await trio.to_thread.run_sync(
+                    unix.remove,
+                    self.addresses[0],
+                    self._file,
+                    abandon_on_cancel=True,
+                    limiter=trio.CapacityLimiter(1),
+                )
         for sock in self.sockets:
             sock.close()
 
@@ -89,8 +99,8 @@ class PortForward:
         self._scope.cancel()
         await self._stopped.wait()
 
-    def _close(self) -> None:
-        self.port.close()
+    async def _close(self) -> None:
+        await self.port.aclose()
         self._stopped.set()
 
 

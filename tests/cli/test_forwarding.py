@@ -109,7 +109,7 @@ async def test_the_line_for_the_own_computer() -> None:
     assert hints.ssh_line("login1", ports) == line
     assert hints.ssh_line("login1", ports[2:]) == ""
     for port in ports:
-        port.close()
+        await port.aclose()
 
 
 @pytest.mark.parametrize(

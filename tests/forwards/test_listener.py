@@ -38,7 +38,7 @@ async def test_the_loopback_is_the_default() -> None:
     assert port.addresses == ("127.0.0.1", "::1")
     numbers = {sock.getsockname()[1] for sock in port.sockets}
     assert numbers == {port.port}
-    port.close()
+    await port.aclose()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ async def test_bind_addresses(text: str, addresses: tuple[str, ...]) -> None:
     (forward,) = parse_forwards(text)
     port = await open_port(forward, Admission(any_user=True))
     assert port.addresses == addresses
-    port.close()
+    await port.aclose()
 
 
 async def test_a_port_in_use() -> None:

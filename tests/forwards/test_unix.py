@@ -6,11 +6,13 @@ import errno
 import os
 import socket
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 import trio
 
+from muxfs.forwards import ports, unix
 from muxfs.forwards.ports import OpenPort, open_port
 from muxfs.forwards.spec import Forward, Target, UnixPath
 from muxfs.forwards.splice import End, Transfer, splice
@@ -35,9 +37,25 @@ async def test_only_the_owner_may_connect_and_the_file_goes_with_the_listener(
     port = await open_port(forward(path))
     assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
     assert (port.addresses, port.port, port.bound) == ((str(path),), 0, f"unix:{path}")
-    port.close()
+    await port.aclose()
     assert not path.exists()
-    port.close()
+    await port.aclose()
+
+
+async def test_a_filesystem_that_hangs_blocks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = await open_port(forward(tmp_path / "s"))
+    back = threading.Event()
+    over: list[bool] = []
+    monkeypatch.setattr(ports, "REMOVE_TIME", 0.05)
+    monkeypatch.setattr(unix, "remove", lambda *_: over.append(back.wait(20)))
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await port.aclose()
+    assert port.sockets[0].fileno() < 0
+    assert not over
+    back.set()
 
 
 async def test_what_a_killed_process_left_over_is_replaced(tmp_path: Path) -> None:
@@ -46,7 +64,7 @@ async def test_what_a_killed_process_left_over_is_replaced(tmp_path: Path) -> No
     port = await open_port(forward(path))
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-    port.close()
+    await port.aclose()
 
 
 async def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
@@ -57,7 +75,7 @@ async def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
     assert caught.value.errno == errno.EADDRINUSE
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-    port.close()
+    await port.aclose()
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
@@ -81,7 +99,7 @@ async def test_another_ones_socket_is_not_removed(tmp_path: Path) -> None:
     port = await open_port(forward(path))
     path.unlink()
     leave_over(path)
-    port.close()
+    await port.aclose()
     assert path.exists()
 
 
@@ -110,7 +128,7 @@ async def test_a_client_that_leaves_unread_data_is_a_reset(tmp_path: Path) -> No
             with pytest.raises(trio.BrokenResourceError):
                 await far.receive_some()
         assert transfer.up is End.FAILED
-    port.close()
+    await port.aclose()
 
 
 async def test_a_reset_reaches_a_client_whose_data_was_not_read(tmp_path: Path) -> None:
@@ -122,7 +140,7 @@ async def test_a_reset_reaches_a_client_whose_data_was_not_read(tmp_path: Path) 
     with pytest.raises(trio.BrokenResourceError):
         await client.receive_some()
     await client.aclose()
-    port.close()
+    await port.aclose()
 
 
 async def test_what_was_sent_before_the_end_arrives(tmp_path: Path) -> None:
@@ -135,4 +153,4 @@ async def test_what_was_sent_before_the_end_arrives(tmp_path: Path) -> None:
         received = b"".join([data async for data in client])
     assert received == bytes(100_000)
     await client.aclose()
-    port.close()
+    await port.aclose()
