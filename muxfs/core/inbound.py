@@ -154,7 +154,7 @@ class ReceiveRing:
             start = self.position + len(self._kept)
             return self._begin(start, self.position + self._wanted - start, now)
         asked = self._pieces[-1].end
-        ahead = self.position + max(self._guess, self._wanted) - asked
+        ahead = self.position + self._wanted - asked  # more than a page only while guessing
         if ahead < LEAST_AHEAD or len(self._pieces) >= MOST_READS:
             return None
         return self._begin(asked, ahead, now)
@@ -206,6 +206,7 @@ class ReceiveRing:
             at += wire.align(length)
             yield Batch(header, body)
             if header.pad:
+                self._grow(at)
                 self._go_to_start()
                 return
         self._grow(at)

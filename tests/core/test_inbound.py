@@ -236,6 +236,17 @@ def test_what_is_under_way_behind_a_gap_does_not_count() -> None:
     assert found == ring.frames
 
 
+def test_guessing_ends_with_the_polls_that_find_nothing() -> None:
+    ring = Wide()
+    ring.read_all()
+    ring.inbound._guess = 4 * PIECE  # as where a round trip is long, and the link is fast
+    for _ in range(MISSES + 1):
+        ring.read()
+    ring.lengths.clear()
+    ring.begin_all()
+    assert ring.lengths == [PAGE]
+
+
 def test_marker() -> None:
     ring = Ring()
     ring.write(100)
