@@ -240,13 +240,13 @@ class Conversation:
         """
         before = self.inbound.position
         for batch in self.inbound.receive(piece, data, now):
-            self._receive_batch(batch, len(data), now)
+            self._receive_batch(batch, now)
         if self.inbound.position == before:
             return False
         self._schedule_ack(now)
         return True
 
-    def _receive_batch(self, batch: Batch, whole: int, now: float) -> None:
+    def _receive_batch(self, batch: Batch, now: float) -> None:
         header = batch.header
         if self.out.acknowledge(header.ack, now):
             self._acked = True
@@ -256,7 +256,7 @@ class Conversation:
         if header.frame_count:
             self._ack_owed = True
         for frame in wire.decode_frames(batch.body, header.frame_count):
-            self.streams.receive(frame, whole)
+            self.streams.receive(frame, batch.held)
         pongs = self.streams.changes.pongs
         for payload in pongs:
             sent_at = self._pings.pop(payload, None)

@@ -50,6 +50,11 @@ class Batch:
     header: BatchHeader
     body: memoryview
 
+    @property
+    def held(self) -> int:
+        """Bytes of memory that any view into the body keeps: of all that it was read with."""
+        return memoryview(self.body.obj).nbytes
+
 
 @attrs.define
 class ReadTimes:

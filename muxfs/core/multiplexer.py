@@ -284,7 +284,7 @@ class Multiplexer:
     # What comes in
 
     def receive(self, frame: Frame, whole: int) -> None:
-        """Take one frame out of a read of `whole` bytes. Raises ProtocolViolation."""
+        """Take one frame, whose payload keeps `whole` bytes of memory. Raises ProtocolViolation."""
         kind = frame.type
         self.traffic += kind not in _PINGS
         if kind == FrameType.DATA:

@@ -184,7 +184,7 @@ class ReceiveHalf:
     _queue: deque[Buffer] = attrs.field(factory=deque)
 
     def receive(self, sequence: int, payload: memoryview, fin: bool, whole: int) -> None:
-        """Take a DATA frame's payload out of a read of `whole` bytes.
+        """Take a DATA frame's payload, a view that keeps `whole` bytes of memory.
 
         Raises ProtocolViolation for a gap, data beyond credit, or data after the end.
         """

@@ -1,0 +1,50 @@
+"""The session with one peer: what a batch leaves behind."""
+
+from __future__ import annotations
+
+from muxfs.core.conversation import Conversation
+from muxfs.core.flight import Flight
+from muxfs.core.inbound import PIECE
+from muxfs.core.multiplexer import Changes
+from muxfs.core.proof import CHECKSUM_BLOCKS
+from muxfs.core.wire import PAGE, RING_OFFSET, Birth, Incarnation, Role
+
+CREDIT = 1 << 20
+
+
+def pair() -> tuple[Conversation, Conversation]:
+    dial, listen = (Birth(role, Incarnation(1, bytes(16)), initial_credit=CREDIT) for role in Role)
+    near, far = (
+        Conversation.begin(own, peer, 7, CHECKSUM_BLOCKS, Flight(), Changes())
+        for own, peer in ((dial, listen), (listen, dial))
+    )
+    return near, far
+
+
+def test_small_frames_keep_no_large_reads_in_memory() -> None:
+    """Also where the first of several reads is a short one, and ends last."""
+    near, far = pair()
+    start = near.out.capacity - PAGE
+    near.out.position = near.out.acknowledged = far.inbound.position = start
+    file = bytearray(RING_OFFSET + near.out.capacity)
+    sent = near.streams.open("target")
+    for _ in range(20):
+        near.streams.send(sent, bytes(3000))
+        write = near.next_write(0.0)
+        assert write is not None
+        file[write.offset : write.offset + write.length] = b"".join(write.buffers)
+    inbound = far.inbound
+    inbound.speculate = True
+    inbound._guess = inbound._wanted = PIECE
+    pieces = [inbound.first_piece(0.0), inbound.next_piece(0.0)]
+    for piece in reversed(pieces):
+        assert piece is not None
+        offset = inbound.file_offset(piece.position)
+        far.receive(piece, bytes(file[offset : offset + piece.length]), 0.0)
+    (stream,) = far.streams.changes.incoming
+    assert pieces[0] is not None
+    assert pieces[0].length == PAGE
+    assert stream.receive.buffered == 20 * 3000
+    queue = stream.receive._queue
+    objects = {id(p.obj): memoryview(p.obj).nbytes for p in queue if isinstance(p, memoryview)}
+    assert sum(objects.values()) < 4 * stream.receive.buffered
