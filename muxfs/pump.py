@@ -8,7 +8,7 @@ the reader sees. They never raise: what fails is reported to the engine and trie
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -279,21 +279,20 @@ class Pump:
             if data is None:
                 beside = engine.next_read(trio.current_time())
                 if beside is not None:
-                    progress = await self._read_several([read, beside]) or progress
+                    progress = await self._read_several(read, beside) or progress
                     continue
                 data = await reader.read(read.offset, read.length)
             progress = engine.receive(read, data, trio.current_time()) or progress
         return progress
 
-    async def _read_several(self, first: Sequence[Read]) -> bool:
-        """Read these at the same time, and what the engine asks for meanwhile."""
+    async def _read_several(self, read: Read, beside: Read) -> bool:
+        """Read both at the same time, and what the engine asks for meanwhile."""
         engine = self.engine
         news: list[bool] = []
         errors: list[OSError] = []
 
         async def run(read: Read) -> None:
             try:
-                await self._budget.take(PATIENT)
                 data = await self.storage.reader.read(read.offset, read.length)
             except OSError as error:
                 errors.append(error)
@@ -302,11 +301,15 @@ class Pump:
             news.append(engine.receive(read, data, trio.current_time()))
             self._after_reading()
             while (more := engine.next_read(trio.current_time())) is not None:
-                nursery.start_soon(run, more)
+                nursery.start_soon(run_when_allowed, more)
+
+        async def run_when_allowed(read: Read) -> None:
+            await self._budget.take(PATIENT)
+            await run(read)
 
         async with trio.open_nursery() as nursery:
-            for read in first:
-                nursery.start_soon(run, read)
+            nursery.start_soon(run, read)  # it was allowed already
+            nursery.start_soon(run_when_allowed, beside)
         if errors:
             raise errors[0]
         return any(news)

@@ -38,6 +38,27 @@ async def test_all_operations_of_a_side_stay_below_the_bound(autojump_clock: Moc
         nursery.cancel_scope.cancel()
 
 
+async def test_all_that_is_allowed_is_used(autojump_clock: MockClock) -> None:
+    """Where several reads are under way each is counted once."""
+    slow = MemoryFilesystem(latency=0.02, bandwidth=100e6)
+    async with open_tunnel(slow, max_ops=LIMIT) as tunnel, trio.open_nursery() as nursery:
+        near, far = await tunnel.stream_pair()
+
+        async def take() -> None:
+            while True:
+                await far.receive_some()
+
+        nursery.start_soon(take)
+        nursery.start_soon(near.send_all, bytes(400 * MIB))
+        await trio.sleep(5)
+        sides = (tunnel.listen, tunnel.dial)
+        before = [side.storage.operations.total for side in sides]
+        await trio.sleep(60)
+        for side, count in zip(sides, before, strict=True):
+            assert side.storage.operations.total - count >= 59 * LIMIT
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_least_bound_keeps_a_session_up(autojump_clock: MockClock) -> None:
     async with open_tunnel(MemoryFilesystem(latency=0.01), max_ops=2) as tunnel:
         near, far = await tunnel.stream_pair()
