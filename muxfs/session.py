@@ -176,7 +176,9 @@ class Session:
         It ends with the session. A reader that is 256 changes behind misses some.
         """
         sender, receiver = trio.open_memory_channel[Change](CHANGES_KEPT)
-        self._subscribers.append(sender)
+        # those who left are forgotten here too: changes are rare, and subscribers may not be
+        open_ones = [s for s in self._subscribers if s.statistics().open_receive_channels]
+        self._subscribers = [*open_ones, sender]
         return receiver
 
     def stats(self) -> SessionStats:

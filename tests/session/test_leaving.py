@@ -507,3 +507,10 @@ def test_a_timeout_of_zero_is_never() -> None:
     assert muxfs.SessionConfig(peer_timeout=0).engine_config().peer_timeout == 0
     assert muxfs.SessionConfig().engine_config().peer_timeout == TIMEOUT * 1000
     assert storage(MemoryFilesystem(), "dial").describe() == "memory"
+
+
+async def test_readers_of_changes_that_left_are_forgotten(autojump_clock: MockClock) -> None:
+    async with open_tunnel() as tunnel:
+        for _ in range(10):
+            tunnel.dial.changes().close()
+        assert len(tunnel.dial._subscribers) <= 1
