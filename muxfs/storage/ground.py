@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
 import trio
@@ -49,6 +50,16 @@ class Ground:
         """
         found = self.filesystem
         return found is not None and found.kind is Kind.NETWORK and not self._asked_for
+
+    @contextlib.contextmanager
+    def changing(self, access: Access) -> Iterator[None]:
+        """Use other strategies from the `with` block on, unless what it opens with them fails."""
+        before, self.access = self.access, access
+        try:
+            yield
+        except BaseException:
+            self.access = before
+            raise
 
     def open_peer(self, name: str) -> PeerFile | None:
         """Open a file of that name for reading; None where there is none. Raises OSError."""

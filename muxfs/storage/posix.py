@@ -130,8 +130,8 @@ class PosixWriter(MailboxWriter):
 
     async def adopt(self, strategy: str) -> None:  # noqa: D102
         ground = self._ground
-        ground.access = attrs.evolve(ground.resolve(), write=WRITES[strategy]())
-        await self.recreate()
+        with ground.changing(attrs.evolve(ground.resolve(), write=WRITES[strategy]())):
+            await self.recreate()
 
     async def aclose(self) -> None:  # noqa: D102
         with self._swapping:
@@ -287,8 +287,8 @@ class PosixReader(MailboxReader):
 
     async def adopt(self, strategy: str) -> None:  # noqa: D102
         ground = self._ground
-        ground.access = attrs.evolve(ground.resolve(), read=READS[strategy]())
-        await self.refresh()
+        with ground.changing(attrs.evolve(ground.resolve(), read=READS[strategy]())):
+            await self.refresh()
 
     async def refresh(self) -> None:  # noqa: D102
         await self._ground.hop(lambda _abandoned: self._look_up())

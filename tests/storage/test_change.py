@@ -75,6 +75,23 @@ async def test_adopted_strategies_are_used(tmp_path: Path, network: None) -> Non
     assert not held_open(tmp_path)
 
 
+async def test_a_strategy_that_no_file_could_be_opened_with_is_not_in_use(
+    tmp_path: Path, network: None
+) -> None:
+    near, far = PosixStorage(tmp_path, "near", "far"), PosixStorage(tmp_path, "far", "near")
+    await near.writer.prepare(SIZE)
+    assert len(await far.reader.read(0, 7)) == 7
+    (tmp_path / "near").unlink()
+    (tmp_path / "near").symlink_to("elsewhere")
+    for change in (far.reader.adopt("direct"), near.writer.adopt("dsync")):
+        with pytest.raises(OSError, match="symbolic links"):
+            await change
+    assert (far.reader.strategy, near.writer.strategy) == ("held", "plain")
+    assert (far.reader.others, near.writer.stronger) == (other_reads("held"), "dsync")
+    await near.aclose()
+    await far.aclose()
+
+
 async def test_a_second_opinion_is_of_the_file_that_is_held(tmp_path: Path, network: None) -> None:
     near, far = PosixStorage(tmp_path, "near", "far"), PosixStorage(tmp_path, "far", "near")
     assert await far.reader.read_by("direct", [(0, 3), (4, 5)]) == [b"", b""]
