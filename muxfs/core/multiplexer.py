@@ -204,7 +204,7 @@ class Multiplexer:
     @property
     def queued(self) -> int:
         """Bytes that streams have queued."""
-        return sum(stream.send.queued for stream in self.streams.values())
+        return self._send_budget.queued
 
     @property
     def idle(self) -> bool:
