@@ -17,6 +17,7 @@ from muxfs.core import wire
 from muxfs.core.engine import Engine, Read
 from muxfs.core.flight import Write
 from muxfs.core.polling import PollPolicy
+from muxfs.core.stream import Ending
 from muxfs.escalation import Escalation
 from muxfs.info import Change, StorageRecovered, StorageTrouble
 from muxfs.storage.base import FileCondition, Marker, Storage
@@ -105,6 +106,8 @@ class Pump:
         self._keeper_bell = Doorbell()
         self._write_deadline = 0.0
         self._writer_waits = False
+        self._closing = False
+        self._budget_wait = trio.CancelScope()
         self._left_to_task: Write | None = None
         self._eager_at = 0.0
         self._woken_for = 0.0
@@ -136,6 +139,13 @@ class Pump:
         else:
             self._writer_bell.ring()
 
+    def close(self, ending: Ending) -> None:
+        """Close the engine. Its last words, a few writes, wait for no bound of operations."""
+        self.engine.close(ending)
+        self._closing = True
+        self._budget_wait.cancel()
+        self.kick_writer()
+
     async def _write_loop(self) -> None:
         async with trio.open_nursery() as nursery:
             await self._begin_writes(nursery)
@@ -146,8 +156,10 @@ class Pump:
         engine = self.engine
         in_a_row = 0
         while not engine.finished:
-            if self._budget.bounded and engine.wants_write(trio.current_time()):
-                await self._budget.ready(URGENT)  # what comes meanwhile goes with it
+            bounded = self._budget.bounded and not self._closing
+            if bounded and engine.wants_write(trio.current_time()):
+                with trio.CancelScope() as self._budget_wait:
+                    await self._budget.ready(URGENT)  # what comes meanwhile goes with it
             now = trio.current_time()
             engine.handle_timeout(now)
             write, self._left_to_task = self._left_to_task or engine.next_write(now), None

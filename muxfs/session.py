@@ -312,8 +312,7 @@ class Session:
             await self._flush()
         ending = Ending(Code.SHUTDOWN, "the other side ended")
         with trio.move_on_after(self._patience(CLOSE_TIMEOUT)):
-            self.engine.close(ending)
-            self.pump.kick_writer()
+            self.pump.close(ending)
             while not self.engine.finished:
                 await self.pump.progress_lot.park()
         self.engine.close(ending)  # at once, if the storage hangs

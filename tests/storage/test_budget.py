@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 import muxfs
 from muxfs.testing import MemoryFilesystem
-from tests.session.tunnel import open_tunnel
+from tests.session.tunnel import open_side, open_tunnel
 
 MIB = 1 << 20
 LIMIT = 20.0
@@ -68,6 +68,22 @@ async def test_the_least_bound_keeps_a_session_up(autojump_clock: MockClock) -> 
                 assert await far.receive_some() == b"x"
             await trio.sleep(30)
             assert tunnel.listen.state.value == tunnel.dial.state.value == "established"
+
+
+async def test_the_last_words_wait_for_no_bound(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem(latency=0.01)
+    async with open_side(fs, "listen") as listen:
+        changes = listen.changes()
+        async with open_side(fs, "dial", max_ops=2) as dial:
+            await dial.wait_established()
+            await trio.sleep(1)
+            dial.storage.operations.metadata += 100  # as where the own file was made again
+            dial.start_stream()
+            await trio.sleep(1)
+        with trio.fail_after(10):
+            while not isinstance(change := await changes.receive(), muxfs.Lost):
+                pass
+        assert change.code is muxfs.Code.SHUTDOWN
 
 
 @pytest.mark.parametrize(("bound", "heartbeat"), [(1.9, 5), (0, 5), (float("nan"), 5), (5, 1)])
