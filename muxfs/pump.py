@@ -158,7 +158,8 @@ class Pump:
         while not engine.finished:
             bounded = self._budget.bounded and not self._closing
             if bounded and engine.wants_write(trio.current_time()):
-                with trio.CancelScope() as self._budget_wait:
+                # a beat waits for nothing: the peer would take this side for dead
+                with trio.CancelScope(deadline=engine.next_beat) as self._budget_wait:
                     await self._budget.ready(URGENT)  # what comes meanwhile goes with it
             now = trio.current_time()
             engine.handle_timeout(now)

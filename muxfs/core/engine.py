@@ -224,6 +224,11 @@ class Engine:
         return Standing.of(self.link, self._conversation, self.rewritten)
 
     @property
+    def next_beat(self) -> float:
+        """When the next status is due at the latest."""
+        return self._next_beat
+
+    @property
     def flushed(self) -> bool:
         """Whether all that streams have queued was written and acknowledged."""
         return self._conversation is None or self._conversation.flushed

@@ -70,6 +70,17 @@ async def test_the_least_bound_keeps_a_session_up(autojump_clock: MockClock) -> 
             assert tunnel.listen.state.value == tunnel.dial.state.value == "established"
 
 
+async def test_beats_wait_for_no_bound(autojump_clock: MockClock) -> None:
+    async with open_tunnel(MemoryFilesystem(latency=0.01), max_ops=2) as tunnel:
+        near, far = await tunnel.stream_pair()
+        changes = tunnel.listen.changes()
+        tunnel.dial.storage.operations.metadata += 200  # as where the own file was made again
+        await near.send_all(b"x")
+        assert await far.receive_some() == b"x"
+        with pytest.raises(trio.WouldBlock):
+            changes.receive_nowait()
+
+
 async def test_the_last_words_wait_for_no_bound(autojump_clock: MockClock) -> None:
     fs = MemoryFilesystem(latency=0.01)
     async with open_side(fs, "listen") as listen:
