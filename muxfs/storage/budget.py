@@ -2,7 +2,7 @@
 
 A token bucket over the storage's own count of operations. Each call waits for a token;
 what it costs beyond that (a sync, opening and looking at names) is known when it was
-done, and is paid by the calls after it.
+done, and is paid by the calls after it. Beats and the last words of a side never wait.
 """
 
 from __future__ import annotations
