@@ -16,7 +16,7 @@ import trio
 from muxfs.core import wire
 from muxfs.core.engine import Engine, Read
 from muxfs.core.flight import Write
-from muxfs.core.polling import PollPolicy
+from muxfs.core.polling import Pause, PollPolicy
 from muxfs.core.stream import Ending
 from muxfs.escalation import Escalation
 from muxfs.info import Change, StorageRecovered, StorageTrouble
@@ -108,10 +108,11 @@ class Pump:
         self._writer_waits = False
         self._closing = False
         self._budget_wait = trio.CancelScope()
-        self._left_to_task: Write | None = None
+        self._writes: trio.Nursery | None = None
         self._eager_at = 0.0
         self._woken_for = 0.0
         self._notified = False
+        self._waited = False
         self._napping: trio.CancelScope | None = None
         self._troubles: dict[str, int] = {}
         self._told_troubles: set[int] = set()
@@ -147,9 +148,9 @@ class Pump:
         self.kick_writer()
 
     async def _write_loop(self) -> None:
-        async with trio.open_nursery() as nursery:
-            await self._begin_writes(nursery)
-            nursery.cancel_scope.cancel()  # after a failure some may hang for ever
+        async with trio.open_nursery() as self._writes:
+            await self._begin_writes(self._writes)
+            self._writes.cancel_scope.cancel()  # after a failure some may hang for ever
         self._dispatch()
 
     async def _begin_writes(self, nursery: trio.Nursery) -> None:
@@ -163,7 +164,7 @@ class Pump:
                     await self._budget.ready(URGENT)  # what comes meanwhile goes with it
             now = trio.current_time()
             engine.handle_timeout(now)
-            write, self._left_to_task = self._left_to_task or engine.next_write(now), None
+            write = engine.next_write(now)
             self._dispatch()
             if write is None:
                 in_a_row = 0
@@ -196,12 +197,14 @@ class Pump:
         """Write without the writer task, which saves its wake-up: for a message now and then."""
         self._eager_at = now
         write = self.engine.next_write(now)
-        if write is not None and self._write_now(write):
-            self._wake_reader()
-            self._dispatch()
-        else:
-            self._left_to_task = write
+        if write is None:
             self._writer_bell.ring()
+            return
+        self._budget.spend()
+        if not self._write_now(write) and self._writes is not None:
+            self._writes.start_soon(self._write, write)
+        self._wake_reader()
+        self._dispatch()
 
     def _write_now(self, write: Write) -> bool:
         """Write into memory; whether that was possible, though it may have failed."""
@@ -245,6 +248,9 @@ class Pump:
     async def _pause(self) -> None:
         """Wait until it is time to look again: woken by the kernel, or as the policy says."""
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
+        if self._waited:
+            await trio.lowlevel.checkpoint()
+            return
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         quiet = trio.current_time() - engine.active_at
         immediate = reader.immediate and not self._budget.bounded
@@ -268,6 +274,7 @@ class Pump:
         engine = self.engine
         # known only now: a mailbox that is missing at first tells nothing of its filesystem
         engine.speculate = not self.storage.reader.immediate
+        self._waited = False
         engine.begin_poll(trio.current_time())
         progress = await self._read_due()
         # the kernel told of a change that is not in the ring: then it is in the head
@@ -294,9 +301,25 @@ class Pump:
                 if beside is not None:
                     progress = await self._read_several(read, beside) or progress
                     continue
-                data = await reader.read(read.offset, read.length)
+                data = await self._read_patiently(read)
             progress = engine.receive(read, data, trio.current_time()) or progress
         return progress
+
+    async def _read_patiently(self, read: Read) -> bytes:
+        """Read; in the ring, soon after traffic, wait for news meanwhile."""
+        reader, wait = self.storage.reader, self._wait()
+        if read.ring is None or self.engine.marker is None or not wait.seconds:
+            return await reader.read(read.offset, read.length)
+        marker = Marker(*self.engine.marker)
+        return await reader.read_until(read.offset, read.length, marker, wait.nap, wait.seconds)
+
+    def _wait(self) -> Pause:
+        """Return how a read of the ring waits for news now."""
+        reader = self.storage.reader
+        if reader.immediate or self._budget.bounded or self.engine.marker is None:
+            return Pause(0.0)
+        quiet = trio.current_time() - self.engine.active_at
+        return self._poll_policy.wait(quiet, reader.least_pause)
 
     async def _read_several(self, read: Read, beside: Read) -> bool:
         """Read both at the same time, and what the engine asks for meanwhile."""

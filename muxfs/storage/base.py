@@ -67,6 +67,10 @@ class Marker:
     offset: int
     value: bytes
 
+    def stands_in(self, data: bytes, offset: int) -> bool:
+        """Whether it stands in `data`, which was read at `offset`."""
+        return data.startswith(self.value, self.offset - offset)
+
 
 class MailboxWriter(abc.ABC):
     """This side's own mailbox file: one writer for the whole life of a session."""
@@ -171,6 +175,15 @@ class MailboxReader(abc.ABC):
 
         b"" where the file is missing, empty or stale (ESTALE): it is then looked
         up afresh by the next call. Other errors are raised as OSError.
+        """
+
+    @abc.abstractmethod
+    async def read_until(
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+    ) -> bytes:
+        """Read as `read` does, every `nap` seconds until `marker` stands in what was read.
+
+        Returns what was read last, after `timeout` seconds at the latest. One thread hop for all.
         """
 
     def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002

@@ -307,6 +307,17 @@ class MemoryReader(MailboxReader):
         await self._fs.served("out", length)
         return self._look(self.strategy, offset, length)
 
+    async def read_until(  # noqa: D102
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+    ) -> bytes:
+        deadline = trio.current_time() + timeout
+        while True:
+            data = await self.read(offset, length)
+            left = deadline - trio.current_time()
+            if marker.stands_in(data, offset) or left <= 0:
+                return data
+            await trio.sleep(min(nap, left))
+
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:
         """See the interface. Notices a change at once; counts what naps would have cost."""
         deadline = trio.current_time() + timeout

@@ -78,9 +78,11 @@ class PosixWriter(MailboxWriter):
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             done = self.write_now(offset, buffers)
-        finally:
+        except OSError:
             await trio.lowlevel.cancel_shielded_checkpoint()
+            raise
         if done:
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return
 
         def job(abandoned: threading.Event) -> None:
@@ -237,6 +239,22 @@ class PosixReader(MailboxReader):
             if data is not None:
                 return data
         return await self._ground.hop(lambda _abandoned: self._read(offset, length))
+
+    async def read_until(  # noqa: D102
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+    ) -> bytes:
+        def job(abandoned: threading.Event) -> bytes:
+            deadline = time.monotonic() + timeout
+            while True:
+                data = self._read(offset, length)
+                left = deadline - time.monotonic()
+                if marker.stands_in(data, offset) or left <= 0:
+                    return data
+                # a file that is missing is looked for at the caller's pace
+                if abandoned.wait(min(nap, left) if data else left) or self._closed:
+                    return data
+
+        return await self._ground.hop(job)
 
     def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: D102
         file = self._file

@@ -37,6 +37,7 @@ async def test_many_connections_full_duplex(tunnel: Tunnel, nursery: trio.Nurser
     """20 connections at once, 2 MiB of random bytes each way, sha256 compared."""
     connections, length = 20, 2 * MIB
     upstream: dict[int, str] = {}
+    all_arrived = trio.Event()
 
     def payload(connection: int, way: str) -> bytes:
         return random.Random(f"{way} {connection}").randbytes(length)
@@ -50,6 +51,8 @@ async def test_many_connections_full_duplex(tunnel: Tunnel, nursery: trio.Nurser
             connection = int.from_bytes(await receive_exactly(stream, 4), "big")
             inner.start_soon(send, stream, payload(connection, "down"))
             upstream[connection] = sha256(await receive_all(stream))
+            if len(upstream) == connections:
+                all_arrived.set()
 
     async def client(port: int, connection: int) -> None:
         async with await connect(port) as stream, trio.open_nursery() as inner:
@@ -62,6 +65,7 @@ async def test_many_connections_full_duplex(tunnel: Tunnel, nursery: trio.Nurser
     async with trio.open_nursery() as clients:
         for connection in range(connections):
             clients.start_soon(client, await listen.port(), connection)
+    await all_arrived.wait()  # a client is done before its last bytes are there
     expected = {n: sha256(payload(n, "up")) for n in range(connections)}
     assert upstream == expected
 

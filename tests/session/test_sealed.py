@@ -112,8 +112,10 @@ async def test_nothing_of_it_stands_in_the_files(autojump_clock: MockClock) -> N
         await trio.sleep(3 * HEARTBEAT)
         files = [content(tunnel.fs, name) for name in (LISTEN, DIAL)]
     files += [content(tunnel.fs, name) for name in (LISTEN, DIAL)]
+    said = (peer.host, peer.user, "label-of-mine", "muxfs 0", "secret-host")
     for data in files:
-        for words in (peer.host, peer.user, "label-of-mine", "muxfs 0", "secret-host"):
+        # two letters stand in random bytes by chance
+        for words in (words for words in said if len(words) >= 4):
             assert words.encode() not in data
         assert WORDS not in data
         assert b"in_flight" not in data
