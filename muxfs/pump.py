@@ -201,7 +201,8 @@ class Pump:
             self._writer_bell.ring()
             return
         self._budget.spend()
-        if not self._write_now(write) and self._writes is not None:
+        if not self._write_now(write):
+            assert self._writes is not None  # noqa: S101  (the writer task waits inside of it)
             self._writes.start_soon(self._write, write)
         self._wake_reader()
         self._dispatch()

@@ -8,7 +8,6 @@ Rule 2: the end goes on without a control socket where no private directory can 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -21,6 +20,7 @@ from muxfs.control.place import Place, Unsafe
 from muxfs.endpoint.client import Client
 from muxfs.endpoint.endpoint import Endpoint
 from muxfs.endpoint.requests import answer
+from muxfs.forwards.listener import OVERLOAD, OVERLOAD_NAP
 from muxfs.storage.choices import Kind
 from muxfs.storage.filesystem import find_filesystem
 
@@ -28,10 +28,7 @@ MAX_ASKING: Final = 64
 """Clients at once whose request is not complete, or is being answered; more wait."""
 LOOK: Final = 10.0
 """Seconds between looks whether the socket is still there: cleaners of /tmp, and logind."""
-OVERLOAD_NAP: Final = 0.2
 LOOKS_FOR_IDLE: Final = 8
-
-_OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Control:
@@ -121,7 +118,7 @@ class Control:
                 sock, _ = listener.accept()
             except OSError as error:
                 self._asking.release()
-                if error.errno in _OVERLOAD:
+                if error.errno in OVERLOAD:
                     await trio.sleep(OVERLOAD_NAP)
                 continue
             clients.start_soon(self._serve, Client(sock, self._asking.release))

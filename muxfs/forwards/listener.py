@@ -27,7 +27,7 @@ from muxfs.forwards.tcp import Connection
 OVERLOAD_NAP: Final = 0.2
 """Seconds until accepting is tried again when descriptors or memory are used up."""
 
-_OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+OVERLOAD: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class ForwardListener(PortForward):
@@ -77,7 +77,7 @@ class ForwardListener(PortForward):
                 continue
             except OSError as error:
                 # the rest are errors of one client (ECONNABORTED, EPROTO, ENETDOWN...)
-                if error.errno in _OVERLOAD:
+                if error.errno in OVERLOAD:
                     await self._overload(os.strerror(error.errno))
                 continue
             self._overloaded = False
