@@ -27,19 +27,23 @@ def taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     taken.leave()
 
 
-def serve(taken: Place, *answers: bytes) -> threading.Thread:
-    """Answer one client after the other with these bytes, and close."""
+@contextlib.contextmanager
+def serving(taken: Place, answer: bytes) -> Iterator[None]:
+    """Answer one client with these bytes, and close."""
 
     def run() -> None:
-        taken.listener.settimeout(30)
-        for answer in answers:
-            # the test may be over, or not read it
-            with contextlib.suppress(OSError), taken.listener.accept()[0] as sock:
-                sock.sendall(answer)
+        # the test may be over without a client, or not read it
+        with contextlib.suppress(OSError), taken.listener.accept()[0] as sock:
+            sock.sendall(answer)
 
-    thread = threading.Thread(target=run, daemon=True)
+    taken.listener.setblocking(True)
+    thread = threading.Thread(target=run)
     thread.start()
-    return thread
+    try:
+        yield
+    finally:
+        taken.listener.shutdown(socket.SHUT_RD)  # wakes an accept that nobody came to
+        thread.join()
 
 
 def line(**changes: object) -> bytes:
@@ -47,18 +51,18 @@ def line(**changes: object) -> bytes:
 
 
 def test_an_end_that_runs(taken: Place) -> None:
-    serve(taken, line())
-    (end,) = client.find(TUNNEL, "listen")
-    assert (end.pid, end.role, end.speaks_this) == (7, "listen", True)
-    with pytest.raises(client.Gone):
-        end.receive()
-    end.close()
+    with serving(taken, line()):
+        (end,) = client.find(TUNNEL, "listen")
+        assert (end.pid, end.role, end.speaks_this) == (7, "listen", True)
+        with pytest.raises(client.Gone):
+            end.receive()
+        end.close()
 
 
 def test_one_of_another_version_is_found(taken: Place) -> None:
     """So that it can be told, rather than another one be started."""
-    serve(taken, line(muxfs=2))
-    (end,) = client.find(TUNNEL, "listen")
+    with serving(taken, line(muxfs=2)):
+        (end,) = client.find(TUNNEL, "listen")
     assert not end.speaks_this
     end.close()
 
@@ -76,9 +80,8 @@ def test_one_of_another_version_is_found(taken: Place) -> None:
     ],
 )
 def test_what_is_not_found(taken: Place, said: bytes) -> None:
-    thread = serve(taken, said)
-    assert list(client.find(TUNNEL, "listen")) == []
-    thread.join(10)
+    with serving(taken, said):
+        assert list(client.find(TUNNEL, "listen")) == []
 
 
 def test_one_that_says_nothing_is_left_out(taken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +91,9 @@ def test_one_that_says_nothing_is_left_out(taken: Place, monkeypatch: pytest.Mon
 
 def test_ends_beyond_a_gap_are_found(taken: Place) -> None:
     second = Place.take(TUNNEL, "listen")
-    serve(second, line(pid=8))
     taken.listener.close()  # as after a kill: the name is there, and nobody listens
-    (end,) = client.find(TUNNEL, "listen")
+    with serving(second, line(pid=8)):
+        (end,) = client.find(TUNNEL, "listen")
     assert end.pid == 8
     end.close()
     second.leave()
@@ -103,9 +106,9 @@ def test_directories_of_others_are_not_entered(taken: Place, tmp_path: Path) -> 
 
 
 def test_a_socket_of_another_user(taken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(taken, line())
     monkeypatch.setattr(protocol, "peer", lambda _: (1, os.geteuid() + 1))
-    assert list(client.find(TUNNEL, "listen")) == []
+    with serving(taken, line()):
+        assert list(client.find(TUNNEL, "listen")) == []
 
 
 def test_peer() -> None:
