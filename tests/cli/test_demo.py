@@ -43,7 +43,7 @@ def test_demo_that_is_ended(muxfs: Runner, tmp_path: Path, number: int, code: in
     assert demo.end(number) == code
     assert "Traceback" not in demo.stderr
     assert list(tmp_path.iterdir()) == []
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _processes_of(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _processes_of(tmp_path) == []

@@ -29,7 +29,7 @@ def as_other_user(script: str) -> subprocess.CompletedProcess[str]:
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 
@@ -37,7 +37,7 @@ def as_other_user(script: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_a_port_on_the_loopback(muxfs: Runner, host: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
-        service.settimeout(30)
+        service.settimeout(60)
         target = service.getsockname()[1]
         listen = muxfs.start("listen", "job", f"0:{target}", "--json")
         muxfs.start("dial", "job", "--json").event("established")
@@ -58,7 +58,7 @@ def test_a_port_on_the_loopback(muxfs: Runner, host: str) -> None:
 
 def test_a_port_that_was_opened_for_all(muxfs: Runner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as service:
-        service.settimeout(30)
+        service.settimeout(60)
         target = service.getsockname()[1]
         listen = muxfs.start("listen", "job", f"0:{target}", "--any-user", "--json")
         muxfs.start("dial", "job", "--json").event("established")
@@ -68,7 +68,7 @@ def test_a_port_that_was_opened_for_all(muxfs: Runner) -> None:
         served, _ = service.accept()
         with served:
             assert served.recv(6) == b"hello\n"
-        client.wait(30)
+        client.wait(60)
 
 
 @pytest.fixture
@@ -112,10 +112,11 @@ def test_a_mailbox_of_another_user(muxfs: Runner) -> None:
 def test_datagrams(muxfs: Runner) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
         service.bind(("127.0.0.1", 0))
-        service.settimeout(30)
+        service.settimeout(60)
         target = service.getsockname()[1]
         listen = muxfs.start("listen", "job", "-U", f"0:{target}", "--json")
         muxfs.start("dial", "job", "--json").event("established")
+        listen.event("established")  # datagrams do not wait for a session
         port = listen.event("listening")["port"]
         script = f"exec 3<>/dev/udp/127.0.0.1/{port} && echo evil >&3 && sleep 30"
         stranger = subprocess.Popen(["bash", "-c", script], user=OTHER, group=OTHER, cwd="/")

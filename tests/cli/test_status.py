@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import threading
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -122,6 +122,23 @@ def sides(tmp_path: Path, listen: bytes | None, dial: bytes | None) -> survey.Se
     return survey._session(str(tmp_path.parent), tmp_path.name)
 
 
+@attrs.define
+class Clock:
+    """Simulated time, in which something happens once."""
+
+    when: float
+    happen: Callable[[], None]
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        before, self.now = self.now, self.now + seconds
+        if before < self.when <= self.now:
+            self.happen()
+
+
 @pytest.mark.parametrize(
     ("listen", "dial", "beating", "state", "conditions"),
     [
@@ -165,13 +182,13 @@ def test_ends_on_other_hosts_are_watched(
     beating: tuple[Role, ...],
     state: str,
     conditions: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Their life shows in the beat alone."""
     session = sides(tmp_path, listen, dial)
     heads = {Role.LISTEN: listen, Role.DIAL: dial}
 
     def beat() -> None:
-        time.sleep(0.1)
         for role in beating:
             data = heads[role]
             assert data is not None
@@ -182,10 +199,8 @@ def test_ends_on_other_hosts_are_watched(
                 file.seek(status_offset(2))
                 file.write(newer)
 
-    thread = threading.Thread(target=beat)
-    thread.start()
+    monkeypatch.setattr(survey, "time", Clock(0.1, beat))
     survey.watch(session.sides)
-    thread.join()
     assert (session.state, tuple(side.condition for side in session.sides)) == (state, conditions)
 
 

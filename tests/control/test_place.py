@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -165,7 +166,9 @@ def test_the_socket_of_a_killed_process_is_replaced(runtime: Path) -> None:
     live.leave()
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for(runtime: Path) -> None:
+def test_a_lock_that_was_removed_while_it_was_waited_for(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its last owner removes the file: who waited for that one must not believe to have it."""
     (runtime / "muxfs").mkdir(mode=0o700)
     with place.opened(str(runtime / "muxfs")) as directory:
@@ -173,15 +176,24 @@ def test_a_lock_that_was_removed_while_it_was_waited_for(runtime: Path) -> None:
         with pytest.raises(BlockingIOError):
             place.lock(directory, "it", wait=False)
         got: list[int] = []
+        opened = threading.Event()
+        flock = fcntl.flock
+
+        def told(descriptor: int, how: int) -> None:
+            opened.set()
+            flock(descriptor, how)
+
+        monkeypatch.setattr(fcntl, "flock", told)
         waiting = threading.Thread(
             target=lambda: got.append(place.lock(directory, "it", wait=True))
         )
         waiting.start()
+        assert opened.wait(60)
         os.unlink("it", dir_fd=directory)
         second = place.lock(directory, "it", wait=False)  # a new file of the name
         os.close(first)
         os.close(second)
-        waiting.join(10)
+        waiting.join()
         assert os.path.samestat(os.fstat(got[0]), os.stat("it", dir_fd=directory))
         os.close(got[0])
 

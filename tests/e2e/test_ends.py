@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import socket
 
 import pytest
 import trio
+
+from tests.ports import unused_port
 
 from .net import (
     MIB,
@@ -27,16 +28,9 @@ from .net import (
 from .process import Tunnel
 
 
-def closed_port() -> int:
-    """Return a port of localhost that nothing listens on."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
-
-
 async def test_refused_dial(tunnel: Tunnel) -> None:
     """The client is reset, and the log says what refused it."""
-    target = closed_port()
+    target = unused_port()
     listen, _ = await tunnel.connect(target)
     await check_refused(await listen.port(), discard)
     said = json.dumps(await listen.event("refused"))
@@ -48,7 +42,7 @@ async def test_refused_dial_after_the_client_has_sent(tunnel: Tunnel) -> None:
     async def send_in_vain(stream: trio.SocketStream) -> None:
         await send_pattern(stream, "in vain", None)
 
-    listen, _ = await tunnel.connect(closed_port())
+    listen, _ = await tunnel.connect(unused_port())
     for _ in range(10):
         await check_refused(await listen.port(), send_in_vain)
 
@@ -63,7 +57,7 @@ async def test_target_that_the_dial_side_does_not_allow(
         await stream.aclose()
 
     listen = await tunnel.listen(await serve(nursery, server))
-    await tunnel.dial(f"localhost:{closed_port()}")
+    await tunnel.dial(f"localhost:{unused_port()}")
     await listen.event("established")
     await check_refused(await listen.port(), discard)
     await listen.event("refused")

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.ports import unused_port
+
 from .net import connect, echo, receive_all, receive_exactly, serve
 from .process import Side, Tunnel
 
@@ -86,9 +88,7 @@ async def test_curl_through_a_proxy(tunnel: Tunnel, option: str, proxy: tuple[st
 @needs("curl")
 async def test_what_curl_is_told(tunnel: Tunnel) -> None:
     """Each refusal with its own code, and the words that mend it in the log."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        closed = unused.getsockname()[1]
+    closed = unused_port()
     allow = ("--allow", "localhost:*", "--allow", "*.invalid:*")
     listen = await forwarded(tunnel, "-D", "0", "--http-proxy", "0", dial=allow)
     socks, http = listen.ports()
@@ -135,13 +135,11 @@ async def test_http_2(tunnel: Tunnel, tmp_path: Path) -> None:
         "        text = 200_000 * (scope['http_version'] + ' ' + scope['path'])\n"
         "        await send({'type': 'http.response.body', 'body': text.encode()})\n"
     )
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = unused_port()
     server = [sys.executable, "-m", "hypercorn", "-b", f"127.0.0.1:{port}", "app:app"]
     process = await trio.lowlevel.open_process(server, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while True:
                 try:
                     await (await connect(port)).aclose()

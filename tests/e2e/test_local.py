@@ -97,7 +97,7 @@ async def test_a_child_ends_with_its_connection(
 ) -> None:
     side = await local(script)
     stream = await connect(await side.port())
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not children(side):  # noqa: ASYNC110  (nothing tells when)
             await trio.sleep(0.01)
     (child,) = children(side)
@@ -129,7 +129,7 @@ async def test_children_are_bounded(local: Local) -> None:
 async def test_its_children_end_with_it(local: Local, number: int) -> None:
     side = await local("exec sleep 1000")
     stream = await connect(await side.port())
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while not children(side):  # noqa: ASYNC110
             await trio.sleep(0.01)
     (child,) = children(side)

@@ -24,10 +24,11 @@ import attrs
 import pytest
 import trio
 
+from tests.ports import unused_port
+
 from .background import end_all, pids
 from .net import MIB, connect
 from .process import Tunnel
-from .test_ends import closed_port
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 PRIVILEGE_SEPARATION = Path("/run/sshd")
@@ -73,7 +74,7 @@ async def node(tunnel: Tunnel, tmp_path: Path, nursery: trio.Nursery) -> AsyncIt
     for name in ("host", "user"):
         keygen = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)]
         await trio.run_process(keygen)
-    port = closed_port()
+    port = unused_port()
     (tmp_path / "sshd_config").write_text(f"""\
 ListenAddress 127.0.0.1:{port}
 HostKey {tmp_path}/host
@@ -115,7 +116,7 @@ Host node
 
 
 async def listens(port: int) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         while True:
             with contextlib.suppress(OSError):
                 async with await connect(port):

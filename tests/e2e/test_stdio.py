@@ -21,6 +21,7 @@ import pytest
 import trio
 
 from muxfs.cli.failures import IO_ERROR, NO_PERMISSION, UNAVAILABLE, USAGE
+from tests.ports import unused_port
 
 from .background import end_all, pids, wait_gone
 from .net import (
@@ -40,7 +41,6 @@ from .net import (
     serve,
 )
 from .process import Side, Tunnel
-from .test_ends import closed_port
 
 NOBODY_READS = 128 + signal.SIGPIPE
 
@@ -227,7 +227,7 @@ async def test_flags_of_the_callers_pipes_stay(joined: Tunnel, nursery: trio.Nur
 
 
 async def test_refusals(joined: Tunnel) -> None:
-    port = closed_port()
+    port = unused_port()
     reason = f"muxfs: ECONNREFUSED localhost:{port}: nothing is listening there\n"
     assert await stdio(joined, port) == Ended(UNAVAILABLE, b"", reason)
     done = await stdio(joined, "license:1900")
@@ -391,9 +391,9 @@ async def test_input_that_breaks_off(joined: Tunnel, nursery: trio.Nursery) -> N
 
 
 async def test_an_end_in_the_background(alone: Tunnel, nursery: trio.Nursery) -> None:
-    """It outlives its client and the client's terminal and session, and leaves when idle."""
+    """It outlives its client and the client's terminal and session."""
     port = await serve(nursery, echo)
-    words = " ".join(argv(alone, port, "--persist", "800ms"))
+    words = " ".join(argv(alone, port))
     # a session of its own: it is over, and its pipes are closed, before the end is
     done = await trio.run_process(
         ["setsid", "--wait", "sh", "-c", f"echo hello | {words}"],
@@ -411,16 +411,17 @@ async def test_an_end_in_the_background(alone: Tunnel, nursery: trio.Nursery) ->
     assert Path(log).stat().st_mode & 0o777 == 0o600
     assert await stdio(alone, port, data=b"the same one") == Ended(0, b"the same one", "")
     assert pids(alone.directory) == [pid]
+    os.kill(pid, signal.SIGTERM)
     await wait_gone(pid)
     assert pids(alone.directory) == []
     assert await stdio(alone, port, data=b"a new one") == Ended(0, b"a new one", "")
     assert pids(alone.directory) != [pid]
 
 
-async def test_a_connection_keeps_it(alone: Tunnel, nursery: trio.Nursery) -> None:
+async def test_it_leaves_when_idle(alone: Tunnel, nursery: trio.Nursery) -> None:
     """Idle is an end without connections, not one whose connections are quiet."""
     process = await trio.lowlevel.open_process(
-        argv(alone, await serve(nursery, echo), "--persist", "200ms"),
+        argv(alone, await serve(nursery, echo), "--persist", "1s"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -428,7 +429,7 @@ async def test_a_connection_keeps_it(alone: Tunnel, nursery: trio.Nursery) -> No
         await process.stdin.send_all(b"one")
         assert await process.stdout.receive_some() == b"one"
         (pid,) = pids(alone.directory)
-        with trio.move_on_after(1):
+        with trio.move_on_after(1.5):
             await wait_gone(pid)
         await process.stdin.send_all(b"two")
         assert await process.stdout.receive_some() == b"two"

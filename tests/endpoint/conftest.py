@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.limit import limit_tests_below
+from tests.limits import bound
+
+LIMIT = 120.0
+"""Seconds that one test may take: far above what any needs."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Put the limit around each asynchronous test of this directory."""
-    limit_tests_below(Path(__file__).parent, item)
+    bound(item, Path(__file__).parent, LIMIT)

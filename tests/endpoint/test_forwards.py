@@ -26,6 +26,7 @@ from muxfs.forwards.tcp import Connection
 from muxfs.stream import MuxStream
 from tests.endpoint.tunnel import MemoryTunnel
 from tests.forwards.harness import Log, receive_all, reset
+from tests.ports import unused_port
 
 from .test_endpoint import echo_server, end
 
@@ -78,12 +79,6 @@ async def receive_exactly(stream: trio.SocketStream, size: int) -> bytes:
     return data
 
 
-def closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
-
-
 def socks5(host: str, port: int) -> bytes:
     name = host.encode()
     return b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port.to_bytes(2, "big")
@@ -111,7 +106,7 @@ async def test_a_socks_client_is_told_the_far_address_and_served() -> None:
 async def test_socks_refusals(host: str, reply: int) -> None:
     async with both() as (near, log, _, _):
         stream = await connect(await reach(near, "0", Kind.DYNAMIC))
-        await stream.send_all(b"\x05\x01\x00" + socks5(host, closed_port()) + b"early data")
+        await stream.send_all(b"\x05\x01\x00" + socks5(host, unused_port()) + b"early data")
         answer = await receive_all(stream)
         assert answer == b"\x05\x00" + bytes([5, reply, 0, 1]) + bytes(6)
         refused = await log.wait(Refused)
@@ -195,7 +190,7 @@ async def test_udp_associate_with_two_targets_on_one_association() -> None:
                     assert data == header + b"%d:hello" % port
             # the association lives as long as the connection
             await control.aclose()
-            with trio.fail_after(5):
+            with trio.fail_after(60):
                 while True:
                     try:
                         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -338,7 +333,7 @@ async def test_a_taken_port_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) 
 async def test_a_remote_forward_comes_back_with_the_next_session() -> None:
     tunnel = MemoryTunnel()
     async with echo_server() as target, end(tunnel, "listen") as (near, log):
-        (forward,) = parse_forwards(f"{closed_port()}:{target}", Kind.REMOTE)
+        (forward,) = parse_forwards(f"{unused_port()}:{target}", Kind.REMOTE)
         active = await near.add_forward(forward)
         for _ in range(2):
             log.events.clear()

@@ -22,17 +22,12 @@ from muxfs.forwards.incoming import serve_streams
 from muxfs.forwards.ports import open_port
 from muxfs.forwards.spec import Forward, Port, Target
 from muxfs.forwards.tcp import Connection
+from tests.ports import unused_port
 
 from .harness import Log, carrier, sessions
 
 LOCAL = Policy(LOCAL_PORTS)
 ANYTHING = Policy(EVERYTHING)
-
-
-def closed_port() -> int:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return int(unused.getsockname()[1])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +61,7 @@ async def test_names_that_no_resolver_takes(host: str) -> None:
 
 
 async def test_dial_of_a_closed_port() -> None:
-    port = closed_port()
+    port = unused_port()
     assert await dial(Target("localhost", port), LOCAL, 5) == Refusal(
         Code.REFUSED, f"ECONNREFUSED localhost:{port}: nothing is listening there"
     )
@@ -89,7 +84,7 @@ async def test_dial_that_meets_itself_is_refused(monkeypatch: pytest.MonkeyPatch
         sock._sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", port))
         return sock
 
-    port = closed_port()
+    port = unused_port()
     monkeypatch.setattr(trio.socket, "socket", bound)
     refusal = await dial(Target("localhost", port), LOCAL, 5)
     assert isinstance(refusal, Refusal)
@@ -184,7 +179,7 @@ async def test_a_process_without_descriptors_refuses() -> None:
 
 
 async def test_many_streams_at_once_are_all_answered() -> None:
-    port = closed_port()
+    port = unused_port()
     refused = []
 
     async def one(session: Session) -> None:
@@ -257,7 +252,7 @@ async def test_a_dial_that_is_given_up_resets_what_was_connected(
 
     monkeypatch.setattr("trio._core.wait_writable", give_up)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
+        server.settimeout(60)
         with scope:
             await dialer._connect(socket.AF_INET, server.getsockname())
         assert scope.cancelled_caught

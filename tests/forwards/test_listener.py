@@ -245,7 +245,7 @@ async def test_the_end_of_the_session_resets_also_a_client_that_does_not_read() 
             with trio.move_on_after(0.5):
                 await send_for_ever(stream, 100_000)
         # the kernel's buffers are full; a reset throws them away
-        with trio.fail_after(5), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(60), pytest.raises(trio.BrokenResourceError):
             await send_for_ever(client)
         await client.aclose()
         # and the next session carries the next client

@@ -12,6 +12,7 @@ import pytest
 
 from muxfs.forwards import owner
 from muxfs.forwards.owner import Flow, ask_sock_diag, find_owners, of_flow, of_tcp, search_proc
+from tests.ports import unused_port
 
 NOBODY = 65534
 HOSTS = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
@@ -85,14 +86,15 @@ async def test_a_closed_client_is_never_taken_for_root(
 async def test_a_reset_connection_is_nobodys_though_its_address_is_in_use_again(
     server: socket.socket,
 ) -> None:
-    client = socket.create_connection(server.getsockname()[:2])
+    # a port that the kernel gives to nobody else meanwhile
+    address = HOSTS[server.family], unused_port()
+    client = socket.create_connection(server.getsockname()[:2], source_address=address)
     accepted, _ = server.accept()
-    address = client.getsockname()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     client.close()
     hung_up = select.poll()
     hung_up.register(accepted, 0)
-    assert hung_up.poll(10_000)  # the kernel may take the reset up later
+    assert hung_up.poll(60_000)  # the kernel may take the reset up later
     with accepted, socket.socket(server.family) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(address)
