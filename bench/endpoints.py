@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-ECHO, SINK, SOURCE, DIGEST = b"E", b"S", b"G", b"H"
+ECHO, SINK, SOURCE, DIGEST, CROWD = b"E", b"S", b"G", b"H", b"C"
 REQUEST = struct.Struct("!cQ")
 COUNT = struct.Struct("!Q")
 BUFFER = 1 << 20
@@ -87,6 +87,32 @@ def digest_of(size: int, block: bytes) -> bytes:
 # The service.
 
 
+class Crowd:
+    """Echoes for as many connections as come, in one thread: idle ones cost nothing."""
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._members: dict[int, socket.socket] = {}
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def add(self, connection: socket.socket) -> None:
+        """Serve one more; it is closed when its client leaves."""
+        self._members[connection.fileno()] = connection
+        self._poll.register(connection.fileno(), select.EPOLLIN)
+
+    def _run(self) -> None:
+        while True:
+            for descriptor, _ in self._poll.poll():
+                connection = self._members[descriptor]
+                data = b""
+                with contextlib.suppress(OSError):
+                    data = connection.recv(BUFFER)
+                    connection.sendall(data)
+                if not data:
+                    del self._members[descriptor]
+                    connection.close()  # which also ends its registration
+
+
 def _serve_one(connection: socket.socket) -> None:
     wanted, size = REQUEST.unpack(receive_exactly(connection, REQUEST.size))
     if wanted == ECHO:
@@ -105,20 +131,27 @@ def _serve_one(connection: socket.socket) -> None:
         connection.sendall(digest.digest())
 
 
-def _serve_and_close(connection: socket.socket) -> None:
+def _serve_and_close(connection: socket.socket, crowd: Crowd) -> None:
     # A client that was stopped in the middle of a bulk transfer is none of our troubles.
     with connection, contextlib.suppress(OSError, Truncated):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _serve_one(connection)
+        if connection.recv(1, socket.MSG_PEEK) == CROWD:
+            receive_exactly(connection, REQUEST.size)
+            connection.sendall(CROWD)
+            crowd.add(socket.socket(fileno=connection.detach()))
+        else:
+            _serve_one(connection)
 
 
 def serve() -> None:
     """Serve on a free local port until killed."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
+    crowd = Crowd()
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listener:
         print(listener.getsockname()[1], flush=True)
         while True:
             connection, _ = listener.accept()
-            threading.Thread(target=_serve_and_close, args=(connection,), daemon=True).start()
+            arguments = (connection, crowd)
+            threading.Thread(target=_serve_and_close, args=arguments, daemon=True).start()
 
 
 # The clients.

@@ -1,7 +1,5 @@
 """One stream and one echo over a simulated filesystem, by the time that an operation takes.
 
-    python -m bench.latency [--latency 1,5,20,50] [--bandwidth 0,100,20]
-
 Whole sessions on mailboxes in memory, in simulated time: how fast or busy the machine is
 does not matter (how trio orders tasks does, by some percent). Each operation takes the
 latency, and its bytes share the bandwidth (MB/s, each way; 0: no limit). The bound is the
@@ -11,9 +9,8 @@ whichever is less.
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -21,11 +18,14 @@ import trio
 from trio.testing import MockClock
 
 import muxfs
+from bench.report import Curves
+from bench.sizes import Sizes
 from muxfs.testing import MemoryFilesystem
 
 MIB: Final = 1 << 20
 RING: Final = 16 * MIB
 ECHOES: Final = 20
+X: Final = "ms an operation"
 ECHO: Final = "echo"
 BULK: Final = "bulk"
 
@@ -111,32 +111,26 @@ def bound(latency: float, bandwidth: float | None) -> float:
     return ring if bandwidth is None else min(ring, bandwidth)
 
 
-def numbers(text: str) -> list[float]:
-    """Parse a list of numbers."""
-    return [float(number) for number in text.split(",")]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.latency", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--latency", type=numbers, default=[1, 5, 20, 50], help="in ms")
-    parser.add_argument("--bandwidth", type=numbers, default=[0, 100, 20], help="in MB/s; 0: any")
-    options = parser.parse_args(arguments)
-    print("operation  bandwidth     stream  of the bound      echo   under bulk     most  ops/s")
-    for latency in options.latency:
-        for megabytes in options.bandwidth:
-            bandwidth = megabytes * 1e6 or None
-            found = measure(latency / 1000, bandwidth)
-            share = found.rate / bound(latency / 1000, bandwidth)
-            link = f"{megabytes:.0f} MB/s" if bandwidth else "any"
-            print(
-                f"{latency:6.0f} ms {link:>10} {found.rate / 1e6:6.0f} MB/s {share:13.0%} "
-                f"{1000 * found.echo:6.0f} ms {1000 * found.echo_under_bulk:9.0f} ms "
-                f"{1000 * found.echo_under_bulk_most:5.0f} ms {found.operations:6.0f}",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()
+def curves(sizes: Sizes, progress: Callable[[str], None]) -> list[Curves]:
+    """Measure all; throughput with its bounds, and the echoes."""
+    at = [1000 * latency for latency in sizes.latencies]
+    rates = Curves("Throughput of one stream", X, "MB/s", at)
+    shares = Curves("Throughput, share of ring / round trip or of the link", X, "share", at)
+    echoes = Curves("Echo of 1 byte", X, "ms", at)
+    operations = Curves("Operations of both sides under a bulk stream", X, "1/s", at)
+    for bandwidth in sizes.bandwidths:
+        link = f"link of {bandwidth / 1e6:.0f} MB/s" if bandwidth else "no bound of the link"
+        found = []
+        for latency in sizes.latencies:
+            progress(f"simulated filesystem: {1000 * latency:g} ms an operation, {link}")
+            found.append(measure(latency, bandwidth or None))
+        bounds = [bound(latency, bandwidth or None) for latency in sizes.latencies]
+        rates.series[link] = [figures.rate / 1e6 for figures in found]
+        rates.series[f"{link}: bound"] = [limit / 1e6 for limit in bounds]
+        rates.bounds |= {f"{link}: bound"}
+        shares.series[link] = [f.rate / limit for f, limit in zip(found, bounds, strict=True)]
+        if not bandwidth:
+            echoes.series["idle"] = [1000 * figures.echo for figures in found]
+        echoes.series[f"under bulk, {link}"] = [1000 * f.echo_under_bulk for f in found]
+        operations.series[link] = [figures.operations for figures in found]
+    return [rates, shares, echoes, operations]

@@ -27,6 +27,7 @@ from bench import endpoints
 from muxfs.sealing.files import create_key
 
 READY = 30.0
+TMPFS = Path("/dev/shm")
 
 
 @attrs.frozen
@@ -35,8 +36,12 @@ class Running:
 
     name: str
     port: int
-    processes: Sequence[int] = ()
-    """Its processes; their descendants count as well."""
+    sides: Sequence[int] = ()
+    """A process for each side; their descendants count as well."""
+    share: int = 1
+    """One of so many parts of each bulk transfer is enough: it is slow."""
+    most_streams: int = 100_000
+    bulk_only: bool = False
 
 
 Peer = Callable[[int], AbstractContextManager[Running]]
@@ -123,6 +128,18 @@ def socat(target: int) -> Iterator[Running]:
         yield Running("socat x 2", port, processes)
 
 
+@contextlib.contextmanager
+def fileforward(target: int) -> Iterator[Running]:
+    """Run a stand-in for FileForward's method, on tmpfs as the others."""
+    with scratch(TMPFS) as place, scratch() as logs, contextlib.ExitStack() as stack:
+        port, processes = free_port(), []
+        for command, at in (("dial", target), ("listen", port)):
+            argv = [sys.executable, "-m", "bench.fileforward", command, str(place), str(at)]
+            processes.append(stack.enter_context(started(argv, logs / command)).pid)
+        wait_for_echo(port, logs / "listen")
+        yield Running("FileForward*", port, processes, share=32, most_streams=100)
+
+
 def _make_key(path: Path) -> None:
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
@@ -148,22 +165,28 @@ def _sshd_arguments(place: Path, port: int) -> list[str]:
     return [sshd, "-D", "-e", "-f", "/dev/null", *settings]
 
 
-@contextlib.contextmanager
-def ssh(target: int) -> Iterator[Running]:
-    """Run `ssh -L` to an sshd of its own, with the default cipher."""
-    with scratch() as place, contextlib.ExitStack() as stack:
-        for name in ("host", "user"):
-            _make_key(place / name)
-        ssh_port, port = free_port(), free_port()
-        server = stack.enter_context(started(_sshd_arguments(place, ssh_port), place / "sshd.log"))
-        _wait_for_port(ssh_port)
-        argv = ["ssh", "-F", "none", "-N", "-p", str(ssh_port), "-i", str(place / "user")]
-        argv += ["-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oBatchMode=yes"]
-        argv += ["-oExitOnForwardFailure=yes", "-oIdentitiesOnly=yes"]
-        argv += ["-L", f"127.0.0.1:{port}:127.0.0.1:{target}", "127.0.0.1"]
-        client = stack.enter_context(started(argv, place / "ssh.log"))
-        wait_for_echo(port, place / "ssh.log")
-        yield Running("ssh -L", port, [client.pid, server.pid])
+def ssh(name: str, cipher: str = "") -> Peer:
+    """Make a peer of `ssh -L` to an sshd of its own; without a cipher its default one."""
+
+    @contextlib.contextmanager
+    def run(target: int) -> Iterator[Running]:
+        with scratch() as place, contextlib.ExitStack() as stack:
+            for key in ("host", "user"):
+                _make_key(place / key)
+            ssh_port, port = free_port(), free_port()
+            sshd = _sshd_arguments(place, ssh_port)
+            server = stack.enter_context(started(sshd, place / "sshd.log"))
+            _wait_for_port(ssh_port)
+            argv = ["ssh", "-F", "none", "-N", "-p", str(ssh_port), "-i", str(place / "user")]
+            argv += ["-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null"]
+            argv += ["-oBatchMode=yes", "-oExitOnForwardFailure=yes", "-oIdentitiesOnly=yes"]
+            argv += [f"-oCiphers={cipher}"] if cipher else []
+            argv += ["-L", f"127.0.0.1:{port}:127.0.0.1:{target}", "127.0.0.1"]
+            client = stack.enter_context(started(argv, place / "ssh.log"))
+            wait_for_echo(port, place / "ssh.log")
+            yield Running(name, port, [client.pid, server.pid])
+
+    return run
 
 
 def _wait_for_port(port: int) -> None:
@@ -179,10 +202,17 @@ def _wait_for_port(port: int) -> None:
             return
 
 
-def muxfs(name: str, parent: Path, options: Sequence[str] = (), *, sealed: bool = False) -> Peer:
+def muxfs(
+    name: str,
+    parent: Path = TMPFS,
+    options: Sequence[str] = (),
+    *,
+    sealed: bool = False,
+    bulk_only: bool = False,
+) -> Peer:
     """Make a peer of `muxfs listen` and `muxfs dial` on a directory below `parent`.
 
-    `sealed`: with a key on both sides.
+    `sealed`: with a key on both sides; `bulk_only`: only for works with one bulk stream.
     """
 
     @contextlib.contextmanager
@@ -205,7 +235,7 @@ def muxfs(name: str, parent: Path, options: Sequence[str] = (), *, sealed: bool 
                     _event(process.stdout, "established", log)
                 threading.Thread(target=process.stdout.read, daemon=True).start()
             wait_for_echo(port, logs / "listen")
-            yield Running(name, port, processes)
+            yield Running(name, port, processes, bulk_only=bulk_only)
 
     return run
 

@@ -1,4 +1,4 @@
-"""How long `muxfs stdio` takes to start, over Python alone: `python -m bench.startup`."""
+"""How long the commands take to start, beside Python alone."""
 
 from __future__ import annotations
 
@@ -7,27 +7,23 @@ import subprocess
 import sys
 import time
 
-RUNS = 30
+NOWHERE = "/nonexistent/tunnel"
 CASES = {
     "python alone": ["-c", "pass"],
-    "muxfs stdio, until it has looked for an end": ["-m", "muxfs", "stdio", "--persist", "0"],
+    "muxfs --help": ["-m", "muxfs", "--help"],
+    "muxfs stdio, until it has looked for an end": [
+        *("-m", "muxfs", "stdio", "--persist", "0", NOWHERE, "1")
+    ],
+    "muxfs listen, until it needs its directory": ["-m", "muxfs", "listen", NOWHERE, "1"],
 }
 
 
-def main() -> None:
-    """Print medians; the cases take turns, so that all see the same machine."""
+def measure(runs: int) -> dict[str, float]:
+    """Return the medians in ms; the cases take turns, so that all see the same machine."""
     times: dict[str, list[float]] = {name: [] for name in CASES}
-    for _ in range(RUNS):
-        for name, words in CASES.items():
-            tunnel = ["/nonexistent/tunnel", "1"] if "stdio" in words else []
+    for _ in range(runs):
+        for name, argv in CASES.items():
             begin = time.perf_counter()
-            subprocess.run([sys.executable, *words, *tunnel], capture_output=True, check=False)
+            subprocess.run([sys.executable, *argv], capture_output=True, check=False)
             times[name].append(1000 * (time.perf_counter() - begin))
-    bare = statistics.median(times["python alone"])
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(f"{name:<45} {median:6.1f} ms  (+{median - bare:.1f})")
-
-
-if __name__ == "__main__":
-    main()
+    return {name: statistics.median(values) for name, values in times.items()}

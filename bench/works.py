@@ -1,46 +1,21 @@
-"""What is measured: each work is a function of a peer that gives named figures."""
+"""Works of one connection: each is a function of a peer that gives named figures."""
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import attrs
 
 from bench import endpoints
 from bench.peers import Running
+from bench.sizes import Sizes
 
 Figures = Mapping[str, float]
-
-
-@attrs.frozen
-class Sizes:
-    """How much of each work is done."""
-
-    rounds: int = 5
-    stream: int = 1 << 30
-    digest: int = 64 << 20
-    echoes: int = 5000
-    connections: int = 5000
-    loaded_echoes: int = 1000
-    idle_seconds: float = 20.0
-
-
-QUICK = Sizes(
-    rounds=1,
-    stream=32 << 20,
-    digest=8 << 20,
-    echoes=300,
-    connections=200,
-    loaded_echoes=100,
-    idle_seconds=2.0,
-)
 
 
 @attrs.frozen
@@ -49,6 +24,10 @@ class Work:
 
     name: str
     run: Callable[[Running, Sizes], Figures]
+    streams: int = 1
+    """At once; peers that cannot bear as many are left out."""
+    bulk: bool = False
+    """Whether it is one bulk stream and nothing else."""
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -57,7 +36,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _times(prefix: str, seconds: Sequence[float]) -> dict[str, float]:
+def times(prefix: str, seconds: Sequence[float]) -> dict[str, float]:
+    """Return the figures of the times of one kind."""
     return {
         f"{prefix} p50 [us]": statistics.median(seconds) * 1e6,
         f"{prefix} p99 [us]": percentile(seconds, 0.99) * 1e6,
@@ -67,40 +47,42 @@ def _times(prefix: str, seconds: Sequence[float]) -> dict[str, float]:
 
 def up(peer: Running, sizes: Sizes) -> Figures:
     """One stream, from the client to the service."""
-    return {"up [MB/s]": sizes.stream / endpoints.upload(peer.port, sizes.stream) / 1e6}
+    size = sizes.stream // peer.share
+    return {"one stream up [MB/s]": size / endpoints.upload(peer.port, size) / 1e6}
 
 
 def down(peer: Running, sizes: Sizes) -> Figures:
     """One stream, from the service to the client."""
-    return {"down [MB/s]": sizes.stream / endpoints.download(peer.port, sizes.stream) / 1e6}
+    size = sizes.stream // peer.share
+    return {"one stream down [MB/s]": size / endpoints.download(peer.port, size) / 1e6}
 
 
 def digests(peer: Running, sizes: Sizes) -> Figures:
     """Random bytes there and back at once, with a sha256 at both ends."""
     block = random.Random(0).randbytes(endpoints.BUFFER)
-    right = endpoints.check_digests(peer.port, sizes.digest, block)
+    right = endpoints.check_digests(peer.port, sizes.digest // peer.share, block)
     return {"sha256 differs": float(not right)}
 
 
 def echo(peer: Running, sizes: Sizes) -> Figures:
     """Round trips of one byte on a warm connection."""
     with endpoints.open_echo(peer.port) as round_trip:
-        for _ in range(100):
+        for _ in range(100 // peer.share):
             round_trip()
-        return _times("echo", [round_trip() for _ in range(sizes.echoes)])
+        return times("echo", [round_trip() for _ in range(sizes.echoes // peer.share)])
 
 
 def connections(peer: Running, sizes: Sizes) -> Figures:
     """Short connections, one after the other: connect, echo of one byte, close."""
-    seconds, failed = [], 0
+    seconds, failed, count = [], 0, sizes.connections // peer.share
     start = time.perf_counter()
-    for _ in range(sizes.connections):
+    for _ in range(count):
         try:
             seconds.append(endpoints.short_connection(peer.port))
         except (OSError, endpoints.Truncated):
             failed += 1
-    figures = _times("connection", seconds or [float("inf")])
-    figures["connections [1/s]"] = sizes.connections / (time.perf_counter() - start)
+    figures = times("connection", seconds or [float("inf")])
+    figures["connections [1/s]"] = count / (time.perf_counter() - start)
     figures["connections failed"] = failed
     return figures
 
@@ -117,9 +99,9 @@ def loaded_echo(direction: str) -> Callable[[Running, Sizes], Figures]:
             assert bulk.stdout is not None
             if bulk.stdout.readline() != b"warm\n":
                 raise endpoints.Truncated("the bulk stream ended")
-            seconds = [round_trip() for _ in range(sizes.loaded_echoes)]
+            seconds = [round_trip() for _ in range(sizes.loaded_echoes // peer.share)]
             rate, _ = bulk.communicate(timeout=endpoints.TIMEOUT)
-        figures = _times(f"echo under bulk {direction}", seconds)
+        figures = times(f"echo under bulk {direction}", seconds)
         figures[f"bulk {direction} meanwhile [MB/s]"] = float(rate) / 1e6
         return figures
 
@@ -128,71 +110,10 @@ def loaded_echo(direction: str) -> Callable[[Running, Sizes], Figures]:
 
 WORKS = (
     Work("sha256 both ways", digests),
-    Work("one stream up", up),
-    Work("one stream down", down),
+    Work("one stream up", up, bulk=True),
+    Work("one stream down", down, bulk=True),
     Work("echo of 1 byte", echo),
     Work("short connections", connections),
     Work("echo under a bulk stream down", loaded_echo("down")),
     Work("echo under a bulk stream up", loaded_echo("up")),
 )
-
-
-# What it costs to do nothing, from /proc; for all peers at the same time.
-
-
-def _family(roots: Sequence[int]) -> set[int]:
-    """Return processes and their descendants."""
-    parents: dict[int, int] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-            except OSError:
-                continue  # it has just ended
-            parents[int(entry.name)] = int(status.rpartition(")")[2].split()[1])
-    family, size = set(roots), -1
-    while len(family) > size:
-        size = len(family)
-        family |= {child for child, parent in parents.items() if parent in family}
-    return family & set(parents)
-
-
-def _fields(path: Path) -> dict[str, str]:
-    lines = path.read_text().splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
-
-
-def _usage(processes: Sequence[int]) -> dict[str, float]:
-    """Return what a peer's processes have used so far, and their memory."""
-    used = dict.fromkeys(("cpu", "reads and writes", "wake-ups", "memory"), 0.0)
-    for pid in _family(processes):
-        process = Path(f"/proc/{pid}")
-        times = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
-        used["cpu"] += sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
-        io = _fields(process / "io")
-        used["reads and writes"] += int(io["syscr"]) + int(io["syscw"])
-        used["memory"] += int(_fields(process / "status")["VmRSS"].split()[0]) * 1024
-        for task in (process / "task").iterdir():
-            used["wake-ups"] += int(_fields(task / "status")["voluntary_ctxt_switches"])
-    return used
-
-
-def idle(peers: Sequence[Running], seconds: float) -> dict[str, Figures]:
-    """Leave all peers alone for a while; return what each has used of the machine."""
-    time.sleep(min(5.0, seconds))  # until the last traffic is forgotten
-    measured = [peer for peer in peers if peer.processes]
-    start = time.perf_counter()
-    before = {peer.name: _usage(peer.processes) for peer in measured}
-    time.sleep(seconds)
-    after = {peer.name: _usage(peer.processes) for peer in measured}
-    elapsed = time.perf_counter() - start
-    figures: dict[str, Figures] = {}
-    for name, used in after.items():
-        rates = {key: (value - before[name][key]) / elapsed for key, value in used.items()}
-        figures[name] = {
-            "idle CPU [%]": rates["cpu"] * 100,
-            "idle read+write calls [1/s]": rates["reads and writes"],
-            "idle voluntary switches [1/s]": rates["wake-ups"],
-            "memory of both sides [MiB]": used["memory"] / 2**20,
-        }
-    return figures
