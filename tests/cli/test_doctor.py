@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,10 @@ def test_interrupted_while_waiting(muxfs: Runner, place: Path, number: int) -> N
     assert list(place.iterdir()) == []
 
 
-def meet(muxfs: Runner, path: Path) -> list[Command]:
+def meet(muxfs: Runner, path: Path, program: Sequence[str] = ("-m", "muxfs")) -> list[Command]:
     """Start two that measure for long, and wait until they do."""
     options = ("--peer", "--time", "10m")
-    two = [muxfs.start("doctor", str(path), *options) for _ in range(2)]
+    two = [muxfs.start("doctor", str(path), *options, program=program) for _ in range(2)]
     for command in two:
         command.says("measuring")
     return two
@@ -125,10 +125,11 @@ def test_interrupted_at_work(muxfs: Runner, place: Path) -> None:
 
 def test_after_a_killed_one(muxfs: Runner, place: Path) -> None:
     """The other one says so, and the next two are not disturbed by what it left."""
-    one, other = meet(muxfs, place / "job")
+    impatient = "import muxfs.doctor.channel as c, muxfs.cli; c.SILENCE = 2.0; muxfs.cli.main()"
+    one, other = meet(muxfs, place / "job", ("-c", impatient))
     one.process.kill()
     assert other.wait() == UNAVAILABLE
-    assert "the other doctor gives no sign of life for 8 s" in other.stderr
+    assert "the other doctor gives no sign of life for 2 s" in other.stderr
     assert any(place.glob("job/doctor/slot-*"))
     two = [muxfs.start("doctor", str(place / "job"), *QUICK) for _ in range(2)]
     assert [command.wait() for command in two] == [0, 0], [command.lines for command in two]

@@ -34,12 +34,19 @@ def test_keygen_says_what_to_do_with_it(muxfs: Runner, tmp_path: Path) -> None:
     assert "exists, and is left as it is" in again.stderr
 
 
-@pytest.mark.parametrize("source", ["option", "variable"])
-def test_both_sides_with_the_key(muxfs: Runner, key: str, source: str) -> None:
-    options = ["--key-file", key] if source == "option" else []
-    environ = {} if options else {"MUXFS_KEY_FILE": key}
-    listen = muxfs.start("listen", "job", "0:1", "--json", *options, **environ)
-    dial = muxfs.start("dial", "job", "--json", *options, **environ)
+def test_the_key_by_the_environment(muxfs: Runner, key: str) -> None:
+    dial = muxfs.start("dial", "job", "--json", MUXFS_KEY_FILE=key)
+    listen = muxfs.start("listen", "job", "0:1", "--json", "--key-file", key)
+    assert dial.event("established")["host"] == listen.event("established")["host"] != ""
+    shown = muxfs.run("status", "--json", "job", MUXFS_KEY_FILE=key)
+    (session,) = json.loads("".join(shown.lines["stdout"]))["tunnels"][0]["sessions"]
+    assert session["state"] == "established"
+    assert "remark" not in session["dial"]
+
+
+def test_both_sides_with_the_key(muxfs: Runner, key: str) -> None:
+    listen = muxfs.start("listen", "job", "0:1", "--json", "--key-file", key)
+    dial = muxfs.start("dial", "job", "--json", "--key-file", key)
     peer = listen.event("established")
     assert dial.event("established")["host"] == peer["host"] != ""
     plain = json.loads("".join(muxfs.run("status", "--json", "job").lines["stdout"]))

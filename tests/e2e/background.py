@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -39,5 +40,7 @@ async def end_all(tunnel: Path) -> None:
     """End those of the tunnel that run."""
     while found := pids(tunnel):
         for pid in found:
-            os.kill(pid, signal.SIGKILL)
+            # in good order: the other side of one that is killed waits for its acks when it ends
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
             await wait_gone(pid)
