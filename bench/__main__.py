@@ -175,6 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.print()
     if options.json:
         options.json.write_text(json.dumps(run.as_json(), indent=1) + "\n")
+    if options.publish:
+        from bench.publish import publish  # noqa: PLC0415  (only this needs matplotlib)
+
+        publish(options.publish, run.as_json(), run.results, run.curves, run.starts)
     return 0 if run.results.right() else 1
 
 

@@ -9,6 +9,7 @@ whichever is less.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from typing import Final
@@ -20,14 +21,13 @@ from trio.testing import MockClock
 import muxfs
 from bench.report import Curves
 from bench.sizes import Sizes
+from muxfs import workload
 from muxfs.testing import MemoryFilesystem
 
 MIB: Final = 1 << 20
 RING: Final = 16 * MIB
 ECHOES: Final = 20
 X: Final = "ms an operation"
-ECHO: Final = "echo"
-BULK: Final = "bulk"
 
 
 @attrs.define
@@ -42,25 +42,11 @@ class Figures:
     """A second, both sides."""
 
 
-async def serve(listen: muxfs.Session) -> None:
-    """Echo, or take everything: as the stream's target says."""
-
-    async def handle(stream: muxfs.MuxStream) -> None:
-        while data := await stream.receive_some():
-            if stream.target == ECHO:
-                await stream.send_all(data)
-
-    await trio.serve_listeners(handle, [listen.listen()])
-
-
 async def echo(stream: muxfs.MuxStream) -> list[float]:
     """Return the times of some round trips of one byte."""
     times = []
     for _ in range(ECHOES):
-        start = trio.current_time()
-        await stream.send_all(b"x")
-        await stream.receive_some(1)
-        times.append(trio.current_time() - start)
+        times.append(await workload.round_trip(stream))
         await trio.sleep(0.013)
     return times
 
@@ -73,17 +59,12 @@ async def run(latency: float, bandwidth: float | None, figures: Figures) -> None
         muxfs.open_session("", role="listen", storage=fs.storage("l", "d")) as listen,
         muxfs.open_session("", role="dial", storage=fs.storage("d", "l")) as dial,
         trio.open_nursery() as nursery,
+        contextlib.AsyncExitStack() as stack,
     ):
-        nursery.start_soon(serve, listen)
-        small = await dial.open_stream(ECHO)
+        nursery.start_soon(workload.serve, listen)
+        small = await dial.open_stream(workload.ECHO)
         figures.echo = statistics.median(await echo(small))
-        large = await dial.open_stream(BULK)
-
-        async def send() -> None:
-            while True:
-                await large.send_all(bytes(MIB))
-
-        nursery.start_soon(send)
+        await stack.enter_async_context(workload.bulk(dial, workload.SINK))
         await trio.sleep(seconds)
         start, before = trio.current_time(), listen.stats()
         operations = before.operations + dial.stats().operations
@@ -95,6 +76,7 @@ async def run(latency: float, bandwidth: float | None, figures: Figures) -> None
         figures.rate = (after.bytes_read - before.bytes_read) / elapsed
         operations = after.operations + dial.stats().operations - operations
         figures.operations = operations / elapsed
+        await stack.aclose()
         nursery.cancel_scope.cancel()
 
 

@@ -38,6 +38,7 @@ FORBIDDEN = {
     "muxfs.config": {"muxfs.session", "muxfs.stream"} | ABOVE_SESSION,
     "muxfs.session": ABOVE_SESSION,
     "muxfs.stream": ABOVE_SESSION,
+    "muxfs.workload": ABOVE_SESSION,
     "muxfs.forwards": ABOVE_FORWARDS,
     "muxfs.endpoint": {"muxfs.doctor", "muxfs.cli"},
     # what it measures, it measures without any session

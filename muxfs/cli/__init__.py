@@ -14,7 +14,7 @@ from typing import Final
 
 COMMANDS: Final = (
     *("listen", "dial", "forward", "stdio", "local"),
-    *("demo", "status", "doctor", "explain", "keygen", "version"),
+    *("demo", "status", "doctor", "bench", "explain", "keygen", "version"),
 )
 
 HELP: Final = """\
@@ -36,6 +36,7 @@ Commands:
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
   doctor TUNNEL [--peer]     whether muxfs can work there, and what two hosts see
+  bench TUNNEL [--peer]      how fast a tunnel is there
   explain FILE               decode a mailbox file
   keygen FILE                make a key, to have all that goes through encrypted
   version                    version and platform

@@ -47,6 +47,11 @@ def doctor_line(spelling: str) -> str:
     return f"muxfs doctor {quoted(spelling)} --peer"
 
 
+def bench_line(spelling: str) -> str:
+    """Return the `muxfs bench` to run on both hosts."""
+    return f"muxfs bench {quoted(spelling)} --peer"
+
+
 def ssh_line(host: str, ports: Sequence[OpenPort]) -> str:
     """Return the `ssh` for a person's own computer that leads to these ports of `host`.
 
