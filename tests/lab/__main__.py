@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = _do(options)
     except* LabError as group:
-        print(*(f"lab: {error}" for error in _leaves(group)), sep="\n", file=sys.stderr)
+        print(*(f"lab: {error}" for error in leaves(group)), sep="\n", file=sys.stderr)
     return status
 
 
@@ -125,11 +125,12 @@ def _do(options: argparse.Namespace) -> int:
     return 0
 
 
-def _leaves(group: BaseExceptionGroup[LabError]) -> Sequence[BaseException]:
+def leaves(group: BaseExceptionGroup[LabError]) -> Sequence[BaseException]:
+    """Return the errors themselves, out of their groups."""
     return [
         leaf
         for error in group.exceptions
-        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
     ]
 
 

@@ -60,6 +60,15 @@ SMB = {
     "smbd": "samba",
     "mount.cifs": "cifs-utils",
 }
+SLURM = {
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "srun": "slurm-client slurm-wlm-basic-plugins",
+    "munged": "munge",
+    "nft": "nftables",
+    "pgrep": "procps",
+    "gcc": "gcc libc6-dev libslurm-dev",
+}
 NFS = {
     "mount.nfs": "nfs-common",
     "rpcbind": "rpcbind",
@@ -81,6 +90,11 @@ def check(tables: Sequence[Mapping[str, str]]) -> None:
     """Raise LabError where something is missing, with what to do about it."""
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         raise LabError("the lab needs Linux on x86-64, for the package user-mode-linux")
+    check_cell(tables)
+
+
+def check_cell(tables: Sequence[Mapping[str, str]]) -> None:
+    """Raise LabError where the machine has no namespaces of a lab's own, or lacks a program."""
     if os.geteuid() != 0:
         raise LabError("the lab needs root, for its own network and mounts: run it as root")
     missing = {
