@@ -21,7 +21,7 @@ from muxfs.core.stream import Ending
 from muxfs.escalation import Escalation
 from muxfs.info import Change, StorageRecovered, StorageTrouble
 from muxfs.storage.base import FileCondition, Marker, Storage
-from muxfs.storage.budget import PATIENT, URGENT, Budget
+from muxfs.storage.budget import PATIENT, URGENT, Allowance, Budget
 
 OWN_FILE_BEATS: Final = 4
 """Heartbeats between looks at the own file; sooner when something is wrong with it."""
@@ -81,7 +81,7 @@ class Pump:
         heartbeat: float,
         dispatch: Callable[[], None],
         publish: Callable[[Change], None],
-        max_ops: float | None = None,
+        allowance: Allowance,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """`dispatch` passes on what the engine found out; it is called after each step.
@@ -95,7 +95,7 @@ class Pump:
         self.tasks_running = 0
         self._poll_policy = poll
         self._heartbeat = heartbeat
-        self._budget = Budget(storage.operations, max_ops)
+        self._budget = Budget(storage.operations, allowance)
         self._chance = chance
         self._dispatch = dispatch
         self._publish = publish
@@ -412,6 +412,8 @@ class Pump:
                 await task()
         finally:
             self.tasks_running -= 1
+            if not self.tasks_running:
+                self._budget.settle()
             self.progress_lot.unpark_all()
 
     def _note_trouble(self, where: str, error: OSError) -> None:

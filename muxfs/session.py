@@ -39,6 +39,7 @@ from muxfs.info import (
 from muxfs.pump import EAGER_SIZE, Pump
 from muxfs.sealing.key import least_generation
 from muxfs.storage.base import Progress, Storage
+from muxfs.storage.budget import Allowance
 from muxfs.storage.posix import PosixStorage
 from muxfs.stream import MuxListener, MuxStream
 
@@ -63,7 +64,9 @@ class Session:
     and the next session forms by itself.
     """
 
-    def __init__(self, storage: Storage, engine: Engine, config: SessionConfig) -> None:
+    def __init__(
+        self, storage: Storage, engine: Engine, config: SessionConfig, allowance: Allowance
+    ) -> None:
         self.storage = storage
         self.engine = engine
         self.config = config
@@ -83,7 +86,7 @@ class Session:
             config.heartbeat,
             self._dispatch,
             self._publish,
-            config.max_ops,
+            allowance,
         )
         self._reported = (trio.current_time(), 0)
         self._rate = 0.0
@@ -355,12 +358,14 @@ async def open_session(
     config: SessionConfig | None = None,
     storage: Storage | None = None,
     progress: Progress | None = None,
+    allowance: Allowance | None = None,
 ) -> AsyncIterator[Session]:
     """Open this side of the session in the directory `path`; the other side may come later.
 
     `path` must exist and be shared by both hosts; the files in it are made here. The two
     sides take different roles, and are alike otherwise. `storage` replaces the real files
-    (see `muxfs.testing`). `progress` is told of the filling of a new mailbox.
+    (see `muxfs.testing`). `progress` is told of the filling of a new mailbox. `allowance`
+    is what several sessions share of operations, in place of `config.max_ops` for each.
 
     Yields when this side's file is ready; `Session.wait_established` waits for the other.
     On leaving, what streams have sent is brought over, and the other side is told.
@@ -378,7 +383,8 @@ async def open_session(
         storage = mailboxes(path, own, config)
     failure: BaseException | None = None
     try:
-        session = await _start(own, config, storage, progress)
+        shared = allowance or Allowance(config.max_ops)
+        session = await _start(own, config, storage, progress, shared)
         async with trio.open_nursery() as nursery:
             session.pump.start(nursery)
             try:
@@ -404,7 +410,11 @@ async def open_session(
 
 
 async def _start(
-    role: Role, config: SessionConfig, storage: Storage, progress: Progress | None
+    role: Role,
+    config: SessionConfig,
+    storage: Storage,
+    progress: Progress | None,
+    allowance: Allowance,
 ) -> Session:
     blocks = config.blocks()
     if not config.takeover:
@@ -430,6 +440,6 @@ async def _start(
         trio.current_time(),
         blocks=blocks,
     )
-    session = Session(storage, engine, config)
+    session = Session(storage, engine, config, allowance)
     engine.report = session.report
     return session

@@ -26,8 +26,8 @@ SESSION_HELP: Final = """\
   --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
   --poll MIN:MAX          how often to look for news: every MIN while busy, every
                           MAX when idle for long, as in 1ms:500ms (chosen by itself)
-  --max-ops N             no more than N filesystem operations a second, for each
-                          session (2 at least)
+  --max-ops N             no more than N filesystem operations a second, of all
+                          sessions together (2 at least)
   --access HOW            how to read and write the mailboxes (chosen by filesystem)
   --connect-timeout TIME  {connect} (30s)
   --peer-timeout TIME     give a silent other side up after this time; 0: never (60s)
@@ -121,16 +121,17 @@ def session_arguments(args: argparse.Namespace) -> list[str]:
         if value == default:
             continue
         option = "--" + name.replace("_", "-")
-        words.append(option if isinstance(value, bool) else f"{option}={_word(value)}")
+        unit = "" if name == "max_ops" else "s"
+        words.append(option if isinstance(value, bool) else f"{option}={_word(value, unit)}")
     return words
 
 
-def _word(value: str | float | tuple[float, float]) -> str:
+def _word(value: str | float | tuple[float, float], unit: str) -> str:
     match value:
         case tuple():
-            return ":".join(map(_word, value))
+            return ":".join(_word(each, unit) for each in value)
         case float():
-            return f"{value:g}s"
+            return f"{value:g}{unit}"
         case _:
             return str(value)
 

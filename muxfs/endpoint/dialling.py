@@ -28,6 +28,7 @@ from muxfs.errors import AlreadyRunning, MuxfsError
 from muxfs.info import Lost
 from muxfs.session import Session
 from muxfs.storage.base import Storage
+from muxfs.storage.budget import Allowance, Budget
 
 LOOK: Final = 2.0
 """Seconds between looks for new listeners."""
@@ -47,6 +48,8 @@ class _Slot:
 
     number: int
     storage: Storage | None = None
+    budget: Budget | None = None
+    """Of the looks through that storage."""
     blocks: Blocks = CHECKSUM_BLOCKS
     """What its listener's file is read with."""
     open: bool = False
@@ -61,6 +64,8 @@ class _Slot:
     async def forget_storage(self) -> None:
         """Close what is open of the mailboxes."""
         storage, self.storage = self.storage, None
+        if self.budget is not None:
+            self.budget.settle()
         if storage is not None:
             await storage.aclose()
 
@@ -76,6 +81,8 @@ class DiallingSide:
     report: Report
     leaving: trio.Event
     """Set when the end is to end."""
+    allowance: Allowance
+    """Operations that the looks have in common with the sessions; none waits for it."""
 
     async def run(self, opened: Callable[[], None]) -> None:
         """Serve until `leaving`; `opened` is called when the first session is open.
@@ -131,6 +138,7 @@ class DiallingSide:
         """Look at the listener's mailbox; whether somebody new seems to be there."""
         if slot.storage is None:
             slot.storage = self.slots.storage(slot.number)
+            slot.budget = Budget(slot.storage.operations, self.allowance)
         try:
             slot.looks += 1
             if slot.looks % REFRESH == 0:

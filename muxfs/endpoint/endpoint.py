@@ -37,6 +37,7 @@ from muxfs.info import Change
 from muxfs.occupancy import already_running
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress
+from muxfs.storage.budget import Allowance
 from muxfs.stream import MuxStream
 
 DESCRIPTORS_OF_A_PROGRAM: Final = 2
@@ -60,7 +61,7 @@ class EndpointConfig:
     slots: Slots
     """Where the sessions of the tunnel are."""
     session: SessionConfig = attrs.field(factory=SessionConfig)
-    """Of each session."""
+    """Of each session, but that `max_ops` is for all of them together."""
     most_sessions: int = DEFAULT_SESSIONS
     """Listening ends that the dialling one serves at once; to be the same on both sides."""
     connect_timeout: float = 30.0
@@ -94,6 +95,7 @@ class Endpoint:
         self._forward_nursery = forward_nursery
         self._load = Load()
         self._carrier = Carrier(self.sessions, report, self._load)
+        self._allowance = Allowance(config.session.max_ops)
         self._requests = Requests()
         self._forwards: list[ActiveForward] = []
         self._opened = trio.Event()
@@ -185,15 +187,12 @@ class Endpoint:
 
     async def _run(self) -> None:
         config = self.config
-        side = ListeningSide if config.role == "listen" else DiallingSide
-        running = side(
-            config.slots,
-            config.most_sessions,
-            config.session,
-            self._serve,
-            self._report,
-            self._leaving,
-        )
+        what = config.slots, config.most_sessions, config.session
+        running: ListeningSide | DiallingSide
+        if config.role == "listen":
+            running = ListeningSide(*what, self._serve, self._report, self._leaving)
+        else:
+            running = DiallingSide(*what, self._serve, self._report, self._leaving, self._allowance)
         try:
             await running.run(self._opened.set)
         except Exception as error:  # noqa: BLE001  (raised by `open_endpoint`)
@@ -214,6 +213,7 @@ class Endpoint:
             config=await prepared(config.slots, number, session_config),
             storage=config.slots.storage(number),
             progress=self._progress,
+            allowance=self._allowance,
         )
         async with opening as session:
             changes = session.changes()  # before the first checkpoint, so that none is missed

@@ -475,8 +475,10 @@ async def test_one_that_cannot_start_says_why(tunnel: Tunnel) -> None:
 async def test_session_options_reach_the_background(alone: Tunnel, nursery: trio.Nursery) -> None:
     port = await serve(nursery, echo)
     options = ["--ring", "256K", "--label", "-a b", "--poll", "2ms:20ms", "--insecure-dir"]
+    options += ["--max-ops", "50.5"]
     assert (await stdio(alone, port, *options, data=b"!")).out == b"!"
     (pid,) = pids(alone.directory)
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     for option in (b"--ring=262144", b"--label=-a b", b"--poll=0.002s:0.02s", b"--insecure-dir"):
         assert option in words
+    assert b"--max-ops=50.5" in words

@@ -309,3 +309,30 @@ async def test_what_idle_sessions_cost(
         before = dial.slots.operations()
         await trio.sleep(3600)
         assert (dial.slots.operations() - before) / 3600 <= most
+
+
+async def test_a_bound_of_operations_is_of_all_sessions_together(autojump_clock: MockClock) -> None:
+    """Also of sessions that come and go, and of the looks for new ones."""
+    bound = 20.0
+    async with playing() as (nursery, tunnel):
+        config = attrs.evolve(CONFIG, max_ops=bound)
+        dial = await start(nursery, tunnel, "dial", session=config)
+
+        async def ask(listen: End) -> None:
+            await listen.session.wait_established()
+            while True:
+                with pytest.raises(StreamRefused):
+                    await listen.session.open_stream("unix:/no/such")
+
+        for _ in range(3):
+            nursery.start_soon(ask, await start(nursery, tunnel, "listen"))
+        passing = await start(nursery, tunnel, "listen")
+        await trio.sleep(100)
+        assert dial.established() == [0, 1, 2, 3]
+        before = dial.slots.operations()
+        await trio.sleep(20)
+        await passing.leave()
+        await trio.sleep(100)
+        assert dial.established() == [0, 1, 2]
+        count = dial.slots.operations() - before
+        assert 0.8 * 120 * bound < count <= 121 * bound
