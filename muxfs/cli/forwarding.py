@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeVar
 
 from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
 from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy
-from muxfs.forwards.patterns import exactly, parse_allow, parse_allow_listen
+from muxfs.forwards.patterns import exactly, parse_allow_listens, parse_allows
 from muxfs.forwards.ports import why_not_open
 from muxfs.forwards.spec import (
     Forward,
@@ -41,12 +41,8 @@ def forwards(args: argparse.Namespace) -> tuple[Forward, ...]:
 
 def policy(role: Literal["listen", "dial"], args: argparse.Namespace) -> Policy:
     """Return what this side is willing to do for the other one. Raises Failure."""
-    allow = tuple(parse for text in args.allow for parse in _pattern("--allow", parse_allow, text))
-    allow_listen = tuple(
-        parse
-        for text in args.allow_listen
-        for parse in _pattern("--allow-listen", parse_allow_listen, text)
-    )
+    allow = _parsed(parse_allows, args.allow, "--allow ")
+    allow_listen = _parsed(parse_allow_listens, args.allow_listen, "--allow-listen ")
     if role == "dial":
         targets = _parsed(parse_targets, args.targets)
         allow = (tuple(map(exactly, targets)) or LOCAL_PORTS) + allow
@@ -66,15 +62,10 @@ def explain(forward: Forward, error: OSError) -> Failure:
     return Failure(why_not_open(forward, error), code)
 
 
-def _parsed(parse: Callable[[str], tuple[T, ...]], texts: list[str]) -> tuple[T, ...]:
+def _parsed(
+    parse: Callable[[str], tuple[T, ...]], texts: list[str], option: str = ""
+) -> tuple[T, ...]:
     try:
         return tuple(value for text in texts for value in parse(text))
     except SpecError as error:
-        raise Failure(str(error), USAGE) from error
-
-
-def _pattern(option: str, parse: Callable[[str], T], text: str) -> tuple[T, ...]:
-    try:
-        return tuple(parse(item.strip()) for item in text.split(","))
-    except SpecError as error:
-        raise Failure(f"{option} {error}", USAGE) from error
+        raise Failure(f"{option}{error}", USAGE) from error

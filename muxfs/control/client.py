@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
+from muxfs import credentials
 from muxfs.control import place, protocol
 from muxfs.control.protocol import Message
 
@@ -101,7 +102,7 @@ def _reach(directory: int, name: str) -> End | None:
     try:
         _set_timeout(sock, protocol.HELLO_TIME)
         sock.connect(place.address(directory, name))
-        if protocol.peer(sock)[1] != os.geteuid():
+        if credentials.of_peer(sock)[1] != os.geteuid():
             raise Gone  # noqa: TRY301
         end = End(sock)
         end.hello = end.receive()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +13,6 @@ HELLO_TIME = 10.0
 """Seconds that either side waits for the first message of the other one."""
 
 Message = dict[str, Any]
-
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Malformed(ValueError):
@@ -37,11 +33,3 @@ def decode(line: bytes) -> Message:
     if not isinstance(message, dict):
         raise Malformed("this is not a JSON object")
     return message
-
-
-def peer(sock: socket.socket) -> tuple[int, int]:
-    """Return pid and uid of the process that connected, or that listens. Raises OSError."""
-    pid, uid, _ = _CREDENTIALS.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    )
-    return pid, uid

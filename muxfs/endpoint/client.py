@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import trio
 
+from muxfs import credentials
 from muxfs.control import protocol
 from muxfs.control.protocol import Malformed, Message
 
@@ -24,7 +25,7 @@ class Client:
     def __init__(self, sock: socket.socket, settled: Callable[[], None]) -> None:
         """Take over the socket. `settled` is called once, see `settle`."""
         sock.setblocking(False)
-        self.pid, self.uid = protocol.peer(sock)
+        self.pid, self.uid = credentials.of_peer(sock)
         self._sock = trio.socket.from_stdlib_socket(sock)
         self._settled: Callable[[], None] | None = settled
         self._received = bytearray()

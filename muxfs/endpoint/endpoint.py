@@ -38,7 +38,6 @@ from muxfs.occupancy import already_running
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress
 from muxfs.storage.budget import Allowance
-from muxfs.stream import MuxStream
 
 DESCRIPTORS_OF_A_PROGRAM: Final = 2
 """Of its data and of its control connection: `join` counts both."""
@@ -152,10 +151,6 @@ class Endpoint:
             self._forwards.remove(active)
         await active.stop()
         self._bound_connections()
-
-    async def connect(self, target: str, originator: str) -> MuxStream | Refused:
-        """Begin a stream to a target of the far side, as soon as there is a session."""
-        return await self._carrier.open(target, originator, self.config.connect_timeout)
 
     async def join(
         self, connection: Connection, target: str, originator: str, timeout: float

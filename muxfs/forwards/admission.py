@@ -10,6 +10,7 @@ from typing import Final
 
 import attrs
 
+from muxfs import credentials
 from muxfs.forwards import owner
 
 REMEDY = "--any-user lets everybody in who can connect"
@@ -36,7 +37,7 @@ class Admission:
         if self.any_user:
             return None
         if connection.family == socket.AF_UNIX:
-            return self.judge(owner.of_unix(connection))
+            return self.judge(credentials.of_peer(connection)[1])
         return self.judge(await owner.of_tcp(connection))
 
     async def refusal_of_datagrams(

@@ -1,7 +1,7 @@
 """Whose connection is it? The uid of a local client, from the kernel.
 
 Any user of a host can connect to a loopback port. The kernel knows whose socket is at
-the other end: SO_PEERCRED for Unix sockets; for TCP and UDP one exact look-up by
+the other end, of TCP and UDP (`muxfs.credentials`: of Unix sockets): one exact look-up by
 sock_diag(7), 7 us, which never blocks; where that is not to be had (a kernel without it,
 seccomp), `/proc/net/tcp` and its like, which grow with the host's sockets and are
 therefore read in a thread.
@@ -39,7 +39,6 @@ _OWNER_AT: Final = _PORTS_AT + 48 + 12  # behind the socket's id, a timer and tw
 _ALL_STATES: Final = 0xFFFFFFFF
 _LONGEST_ANSWER: Final = 4096
 
-_CREDENTIALS: Final = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _TCP_TIME_WAIT: Final = 6
 _TCP_CLOSE: Final = 7
 _CLOSED_SOCKETS_KEEP_UIDS: Final = (6, 17)
@@ -62,12 +61,6 @@ class Flow:
     """IPPROTO_TCP or IPPROTO_UDP."""
     client: tuple[str, int]
     server: tuple[str, int]
-
-
-def of_unix(connection: socket.socket) -> int:
-    """Return the uid of the process that connected a Unix socket. Raises OSError."""
-    answer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(answer)[1])
 
 
 async def of_tcp(connection: socket.socket) -> int | None:

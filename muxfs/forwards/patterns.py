@@ -6,7 +6,8 @@
     PORTS           * | PORT | PORT-PORT
 
 A name pattern speaks of the name that is asked for, whatever it resolves to; a network
-or address speaks of addresses, whatever names lead there.
+or address speaks of addresses, whatever names lead there. In a path a backslash takes
+the meaning off a comma, a wildcard and itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from muxfs.forwards.spec import (
     Syntax,
     Target,
     UnixPath,
+    listed,
     loopback_alike,
 )
 
@@ -37,6 +39,7 @@ LEAST_FREE_PORT: Final = 1024
 
 _HOST_PORTS = re.compile(r"(?:(?P<host>\[[^][]*\](?:/\d+)?|[^][:]*):)?(?P<ports>[^:]*)")
 _NUMERIC = re.compile(r"[\d.*?]*[\d.?][\d.*?]*")
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _WILD: Final = frozenset("*?")
 
 
@@ -118,7 +121,7 @@ class PathPattern:
     glob: str
 
     def __str__(self) -> str:
-        return self.glob
+        return re.sub(r"([\\,])", r"\\\1", self.glob)
 
     def matches(self, path: str) -> bool:
         """Whether it is for this socket."""
@@ -136,6 +139,10 @@ def exactly(target: Target | UnixPath) -> AnyPattern:
     return Pattern(Hosts(name=normal(target.host)), target.port, target.port, str(target))
 
 
+def _unescaped(found: re.Match[str]) -> str:
+    return _literal(found[1])
+
+
 def _literal(path: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", path)
 
@@ -145,15 +152,25 @@ def parse_allow(text: str) -> AnyPattern:
     return _parse(Syntax(text, "pattern", ALLOW_FORM))
 
 
+def parse_allows(text: str) -> tuple[AnyPattern, ...]:
+    """Parse a comma list of them. Raises SpecError."""
+    return tuple(map(parse_allow, listed(text, "pattern", ALLOW_FORM)))
+
+
 def parse_allow_listen(text: str) -> AnyPattern:
     """Parse a pattern of --allow-listen. Raises SpecError."""
     return _parse(Syntax(text, "pattern", LISTEN_FORM))
 
 
+def parse_allow_listens(text: str) -> tuple[AnyPattern, ...]:
+    """Parse a comma list of them. Raises SpecError."""
+    return tuple(map(parse_allow_listen, listed(text, "pattern", LISTEN_FORM)))
+
+
 def _parse(syntax: Syntax) -> AnyPattern:
     text = syntax.text.strip()
     if text.startswith("/"):
-        return PathPattern(syntax.path(text).path)
+        return PathPattern(syntax.path(_ESCAPED.sub(_unescaped, text)).path)
     found = _HOST_PORTS.fullmatch(text)
     if not found:
         raise syntax.error("IPv6 addresses need brackets, as in [::1]:* or [fd00::]/8:*")

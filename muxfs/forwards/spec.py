@@ -142,12 +142,12 @@ def parse_forwards(text: str, kind: Kind | None = None) -> tuple[Forward, ...]:
     by itself: local forwards, unless a letter says otherwise (`R8001:8000`).
     """
     form = FORMS[kind or Kind.LOCAL]
-    return tuple(_forward(item, kind) for item in _listed(text, "forward", form))
+    return tuple(_forward(item, kind) for item in listed(text, "forward", form))
 
 
 def parse_targets(text: str) -> tuple[AnyTarget, ...]:
     """Parse a comma list of TARGETs. Raises SpecError."""
-    return tuple(parse_any_target(item) for item in _listed(text, "target", TARGET_FORM))
+    return tuple(parse_any_target(item) for item in listed(text, "target", TARGET_FORM))
 
 
 def parse_any_target(text: str) -> AnyTarget:
@@ -219,7 +219,8 @@ def _halves(parts: list[str | UnixPath]) -> tuple[list[str | UnixPath], list[str
     return parts[:middle], parts[middle:]
 
 
-def _listed(text: str, what: str, form: str) -> list[str]:
+def listed(text: str, what: str, form: str) -> list[str]:
+    """Split a comma list; a backslash takes the meaning off a comma. Raises SpecError."""
     items = [item.strip() for item in _ITEM.findall(text)]
     if not items or not all(items):
         raise SpecError(f"{text!r}: an empty {what}; a {what} is {form}")

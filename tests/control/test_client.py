@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from muxfs import credentials
 from muxfs.control import client, protocol
 from muxfs.control.place import Place
 
@@ -106,7 +107,7 @@ def test_directories_of_others_are_not_entered(taken: Place, tmp_path: Path) -> 
 
 
 def test_a_socket_of_another_user(taken: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "peer", lambda _: (1, os.geteuid() + 1))
+    monkeypatch.setattr(credentials, "of_peer", lambda _: (1, os.geteuid() + 1))
     with serving(taken, line()):
         assert list(client.find(TUNNEL, "listen")) == []
 
@@ -114,4 +115,4 @@ def test_a_socket_of_another_user(taken: Place, monkeypatch: pytest.MonkeyPatch)
 def test_peer() -> None:
     left, right = socket.socketpair()
     with left, right:
-        assert protocol.peer(left) == (os.getpid(), os.geteuid())
+        assert credentials.of_peer(left) == (os.getpid(), os.geteuid())

@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from muxfs import credentials
 from muxfs.control import client, place, protocol
 from muxfs.control.protocol import Message
 from muxfs.endpoint import control
@@ -241,7 +242,7 @@ async def test_many_clients_at_once(running: Running) -> None:
 
 async def test_other_users_are_refused(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes in all the same, such as root: by the kernel's word on who it is."""
-    monkeypatch.setattr(protocol, "peer", lambda _: (1, 12345))
+    monkeypatch.setattr(credentials, "of_peer", lambda _: (1, 12345))
     (answer,) = await in_thread(lambda: talk(running.connect(), b'{"request": "status"}\n'))
     assert answer["code"] == "PROHIBITED"
 

@@ -16,9 +16,8 @@ from muxfs.endpoint.endpoint import RESERVED, Endpoint, EndpointConfig, open_end
 from muxfs.forwards.consent import LOCAL_PORTS, Policy
 from muxfs.forwards.events import Overloaded, Refused
 from muxfs.forwards.spec import Forward, Port, Target
-from muxfs.stream import MuxStream
 from tests.endpoint.tunnel import MemoryTunnel
-from tests.forwards.harness import CONFIG, Log
+from tests.forwards.harness import CONFIG, Log, is_reset, pair
 
 
 @asynccontextmanager
@@ -93,18 +92,19 @@ async def test_either_end_connects_to_targets_of_the_other(
         end(tunnel, role) as (endpoint, _),
         end(tunnel, other, policy=LOCAL),
     ):
-        stream = await endpoint.connect(str(target), "test")
-        assert isinstance(stream, MuxStream)
-        async with stream:
+        await endpoint.sessions.wait_can_open()
+        async with endpoint.sessions.start_stream(str(target), "test") as stream:
             await stream.send_all(b"hello")
             assert await stream.receive_some() == b"hello"
 
 
 async def test_connecting_without_a_session_is_refused_in_time() -> None:
     async with end(MemoryTunnel(), "listen", connect_timeout=0.1) as (listen, _):
-        refused = await listen.connect("localhost:1", "test")
+        client, connection = pair()
+        refused = await listen.join(connection, "localhost:1", "test", 0.1)
         assert isinstance(refused, Refused)
         assert refused.code is Code.TIMEOUT
+        assert await is_reset(client)
 
 
 async def test_a_taken_port_leaves_the_others_as_they_are() -> None:

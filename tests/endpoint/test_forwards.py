@@ -23,7 +23,6 @@ from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.spec import Kind, parse_forwards
 from muxfs.forwards.targets import Forwarded
 from muxfs.forwards.tcp import Connection
-from muxfs.stream import MuxStream
 from tests.endpoint.tunnel import MemoryTunnel
 from tests.forwards.harness import Log, receive_all, reset
 from tests.ports import unused_port
@@ -254,8 +253,7 @@ async def test_a_remote_forward_needs_no_consent_to_dial_its_own_target() -> Non
         refused = [str(target), str(Forwarded(1, target)), "forwarded:2:", "forwarded:0:"]
         codes = []
         for text in refused:
-            stream = await far.connect(text, "evil")
-            assert isinstance(stream, MuxStream)
+            stream = far.sessions.start_stream(text, "evil")
             try:
                 await stream.wait_accepted()
                 codes.append(None)
@@ -268,8 +266,7 @@ async def test_a_remote_forward_needs_no_consent_to_dial_its_own_target() -> Non
 async def test_a_plain_answer_to_a_socks_request_is_refused() -> None:
     async with both() as (near, _, far, _):
         await reach(near, "0", Kind.REMOTE)
-        stream = await far.connect("forwarded:1:", "evil")
-        assert isinstance(stream, MuxStream)
+        stream = far.sessions.start_stream("forwarded:1:", "evil")
         with pytest.raises(StreamRefused, match="listener 1 is one for SOCKS"):
             await stream.wait_accepted()
 
@@ -366,8 +363,7 @@ async def test_listeners_of_a_hostile_far_side_are_bounded(
     async with both() as (near, _, _, log):
         reasons = []
         for number in range(5):
-            stream = await near.connect(f"listen:{number}:plain:0", "evil")
-            assert isinstance(stream, MuxStream)
+            stream = near.sessions.start_stream(f"listen:{number}:plain:0", "evil")
             try:
                 await stream.wait_accepted()
             except StreamRefused as error:

@@ -18,6 +18,7 @@ from muxfs.forwards.patterns import (
     parse_address,
     parse_allow,
     parse_allow_listen,
+    parse_allows,
 )
 from muxfs.forwards.spec import SpecError, Target, UnixPath, parse_any_target, parse_place
 from muxfs.forwards.tcp import Connection
@@ -69,6 +70,10 @@ def allowing(*texts: str) -> Policy:
         ("/run/*.sock", "/run/a/b.sock", False),
         ("/run/a?", "/run/ab", True),
         ("/run/a", "localhost:1", False),
+        (r"/run/a\,b", r"/run/a\,b", True),
+        (r"/run/\*", "/run/*", True),
+        (r"/run/\*", "/run/a", False),
+        (r"/run/a\\b", r"/run/a\\b", True),
     ],
 )
 def test_patterns(pattern: str, asked: str, allowed: bool) -> None:
@@ -76,13 +81,18 @@ def test_patterns(pattern: str, asked: str, allowed: bool) -> None:
     assert (refusal is None) is allowed
 
 
-@pytest.mark.parametrize("text", ["db:5432", "[fe80::1]:80", "/run/a*b[c]?", "127.0.0.1:1"])
+@pytest.mark.parametrize(
+    "text", ["db:5432", "[fe80::1]:80", "/run/a*b[c]?", "/run/a,b\\c:", "127.0.0.1:1"]
+)
 def test_exactly_one_target(text: str) -> None:
     target = UnixPath(text) if text.startswith("/") else parse_any_target(text)
     policy = Policy((exactly(target),))
     assert policy.refusal(target) is None
     assert policy.refusal(Target("other", 1)) is not None
     assert policy.refusal(UnixPath("/run/aXbc?")) is not None
+    # and so does the pattern that a refusal names, also in a list
+    (named, _) = parse_allows(f"{exactly(target)},other:2")
+    assert Policy((named,)).refusal(target) is None
 
 
 @pytest.mark.parametrize(

@@ -175,9 +175,3 @@ def test_the_kernels_table() -> None:
     for port, uids in expected.items():
         flow = Flow(socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1", port), server)
         assert find_owners(table, flow) == uids
-
-
-def test_the_process_at_the_other_end_of_a_unix_socket() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        assert owner.of_unix(one) == os.geteuid()
