@@ -41,6 +41,7 @@ FORBIDDEN = {
     "muxfs.workload": ABOVE_SESSION,
     "muxfs.forwards": ABOVE_FORWARDS,
     "muxfs.endpoint": {"muxfs.doctor", "muxfs.cli"},
+    "muxfs.slurm": {"muxfs.core", "muxfs.storage", "muxfs.session"} | ABOVE_FORWARDS,
     # what it measures, it measures without any session
     "muxfs.doctor": {"trio", "muxfs.session", "muxfs.pump", "muxfs.core"}
     | (ABOVE_SESSION - {"muxfs.doctor"}),

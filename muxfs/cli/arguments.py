@@ -94,6 +94,11 @@ class Parser(argparse.ArgumentParser):
         raise Failure(f"{message} (see {self.prog} --help)", USAGE)
 
 
+def add_job_option(parser: argparse.ArgumentParser) -> None:
+    """Add --job; `muxfs.cli.jobs` reads it."""
+    parser.add_argument("--job", metavar="JOBID")
+
+
 def add_session_options(parser: argparse.ArgumentParser) -> None:
     """Add what configures a session; `muxfs.cli.ends` reads it."""
     add = parser.add_argument

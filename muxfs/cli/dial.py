@@ -11,6 +11,7 @@ from muxfs.cli.arguments import (
     SESSION_HELP,
     add_consent_options,
     add_forward_options,
+    add_job_option,
     add_output_options,
     add_session_options,
 )
@@ -21,11 +22,13 @@ _FORWARDS = FORWARDS_HELP + CONSENT_HELP.format(
 )
 HELP = f"""\
 usage: muxfs dial [options] TUNNEL [TARGET...]
+       muxfs dial [options] [TARGET...]            in a Slurm job
 
 Connect clients of `muxfs listen` on the other host to services here, or to what can
 be reached from here. Ends with Ctrl-C. Either side may start first.
 
 TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in it.
+In a Slurm job it may be left out: it is slurm-JOBID then, as for muxfs listen --job.
 TARGET is what this side is willing to connect to; without any: each port of localhost.
   8888             localhost:8888
   license:1900     port 1900 of the host license
@@ -34,6 +37,7 @@ Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:80
 
 {_FORWARDS}\
 options:
+  --job JOBID             as if in that Slurm job
 {SESSION_HELP.format(connect="give a service up that does not answer")}\
 {OUTPUT_HELP}
 examples:
@@ -46,8 +50,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
-    parser.add_argument("tunnel", metavar="TUNNEL")
-    parser.add_argument("targets", metavar="TARGET", nargs="*")
+    parser.add_argument("words", metavar="TARGET", nargs="*")
+    add_job_option(parser)
     add_forward_options(parser)
     add_consent_options(parser)
     add_session_options(parser)

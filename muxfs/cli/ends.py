@@ -16,9 +16,10 @@ from typing import Final, Literal, TypeVar
 import attrs
 import trio
 
-from muxfs.cli import forwarding, hints, settings, tunnel
+from muxfs.cli import forwarding, hints, jobs, settings, tunnel
 from muxfs.cli.failures import Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
+from muxfs.cli.jobs import JobOver, Watch
 from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import NORMAL, Output, ProgressLine
 from muxfs.cli.signals import Stop
@@ -41,8 +42,9 @@ from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.consent import Policy
 from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.sessions import Sessions
-from muxfs.forwards.spec import Forward
-from muxfs.info import Lost, PeerInfo
+from muxfs.forwards.spec import Forward, Port
+from muxfs.info import Lost, PeerInfo, Silent
+from muxfs.slurm.jobs import JobId, tunnel_of
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount, span
 
@@ -75,6 +77,10 @@ class End:
     persist: float = 0.0
     """Seconds without connections after which it ends; 0: it does not."""
     most_sessions: int = DEFAULT_SESSIONS
+    job: JobId | None = None
+    """The job that it waits for, and ends with."""
+    tunnel_said: bool = True
+    """Whether `tunnel` is what the user wants; else it is the job's own, as far as is known."""
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""
@@ -108,11 +114,16 @@ class UnusableDirectory(MuxfsError):
 
 def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
     """Run `muxfs listen` or `muxfs dial`. Raises Failure."""
+    job = jobs.wanted(args)
+    name, words = jobs.take_tunnel(args.words, job)
+    setattr(args, "forwards" if role == "listen" else "targets", words)
     return run(
         End(
             role=role,
-            tunnel=tunnel.resolve(args.tunnel),
-            session=settings.session_config(args),
+            job=job,
+            tunnel=tunnel.resolve(jobs.provisional(job) if name is None else name),
+            tunnel_said=name is not None,
+            session=jobs.labelled(settings.session_config(args)),
             connect_timeout=args.connect_timeout,
             output=settings.output(args),
             forwards=forwarding.forwards(args),
@@ -144,11 +155,12 @@ async def _run(end: End) -> int:
     stop = Stop()
     async with trio.open_nursery() as nursery:
         await nursery.start(stop.watch)
-        nursery.start_soon(_excuse_delay, end, stop)
         with stop.scope:
-            code, reason, exit_code = await _serve_and_explain(end, stop)
+            code, reason, exit_code = await _serve_and_explain(end, stop, nursery)
         if stop.number:
             code, reason, exit_code = Code.SHUTDOWN.name, stop.name, stop.exit_code
+        elif stop.outcome and not exit_code:
+            reason, exit_code = stop.outcome
         nursery.cancel_scope.cancel()
     Journal(end.output).closed(code, reason, exit_code)
     return exit_code
@@ -161,11 +173,13 @@ async def _excuse_delay(end: End, stop: Stop) -> None:
         end.output.say(f"  looking whether another muxfs {end.role} is at work there")
 
 
-async def _serve_and_explain(end: End, stop: Stop) -> tuple[str, str, int]:
+async def _serve_and_explain(end: End, stop: Stop, nursery: trio.Nursery) -> tuple[str, str, int]:
     """Serve until a signal, or until something ends it: code, reason and exit code of that."""
     code = Code.INTERNAL.name
     try:
-        await _serve(end, stop)
+        await _serve(end, stop, nursery)
+    except JobOver as over:
+        return Code.SHUTDOWN.name, over.job.ending, over.exit_code
     except SessionError as error:
         code, failure = error.code.name, Failure(str(error), error.exit_code)
     except MuxfsError as error:
@@ -189,16 +203,23 @@ def _explain(end: End, error: OSError) -> Failure:
     return Failure(words, exit_code_of(error))
 
 
-async def _serve(end: End, stop: Stop) -> None:
+async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
+    watch = None
+    if end.job is not None and end.role == "listen":
+        watch = Watch.of(end.job, end.output)
+        job = await watch.until_running()
+        if not end.tunnel_said:
+            end = attrs.evolve(end, tunnel=tunnel.resolve(tunnel_of(job.number)))
+    tasks.start_soon(_excuse_delay, end, stop)
     place, real_path = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = _Preparation(end.output)
-    teller = _Teller(end, place)
+    teller = _Teller(end, place, watch)
     async with open_endpoint(end.config(), teller, progress=progress) as endpoint:
         teller.sessions = endpoint.sessions
         if not end.session.takeover:
             for forward in end.forwards:
-                await _open_port(endpoint, forward)
+                await _open_port(endpoint, forward, end)
         await endpoint.start()
         stop.serving.set()
         progress.end()
@@ -217,6 +238,8 @@ async def _serve(end: End, stop: Stop) -> None:
                 end.output.say(f"  no control socket for muxfs stdio and forward: {error}")
             if end.persist:
                 nursery.start_soon(_end_when_idle, end, stop, control)
+            if watch is not None:
+                nursery.start_soon(_end_with_job, watch, stop)
             await stop.requested.wait()
             nursery.cancel_scope.cancel()
 
@@ -225,6 +248,11 @@ async def _end_when_idle(end: End, stop: Stop, control: Control) -> None:
     await control.leave_when_idle(end.persist)
     end.output.say(f"  no connections for {span(end.persist)}")
     stop.requested.set()
+
+
+async def _end_with_job(watch: Watch, stop: Stop) -> None:
+    over = await watch.until_ended()
+    stop.end(over.job.ending, over.exit_code)
 
 
 def _prepare(end: End) -> tuple[str, str]:
@@ -249,15 +277,22 @@ async def _take_ports(endpoint: Endpoint, end: End) -> None:
                     break
                 await trio.sleep(TAKEOVER_LOOK)
             continue
-        await _open_port(endpoint, forward)
+        await _open_port(endpoint, forward, end)
 
 
-async def _open_port(endpoint: Endpoint, forward: Forward) -> None:
+async def _open_port(endpoint: Endpoint, forward: Forward, end: End) -> None:
     try:
         await endpoint.add_forward(forward)
     except OSError as error:
-        if error.errno == errno.EADDRINUSE and (rival := await endpoint.find_rival()):
-            raise rival from error  # it has the port, most probably
+        if error.errno == errno.EADDRINUSE:
+            if rival := await endpoint.find_rival():
+                raise rival from error  # it has the port, most probably
+            place = forward.place
+            if end.job is not None and isinstance(place, Port) and place.number:
+                end.output.say(f"  port {place.number} is in use here; taking a free one")
+                free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
+                await _open_port(endpoint, free, end)
+                return
         raise forwarding.explain(forward, error) from error
 
 
@@ -268,17 +303,23 @@ async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> No
         journal.listening(port)
     say = end.output.say
     spelling = end.tunnel.spelling
+    host = await _full_name() if ports else ""
     key = " --key-file FILE" if end.config().session.key is not None else ""
     if end.role == "listen":
         line = hints.dial_line(spelling, end.forwards)
-        say(f"  on the host of the service, run:   {line}{key}")
+        where = "on the host of the service, run:" if end.job is None else "in the job, if not yet:"
+        say(f"  {where:<34} {line}{key}")
     else:
         what = ", ".join(map(str, end.policy.allow))
         say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
         line = hints.listen_line(spelling, end.policy.allow, end.forwards)
         say(f"  on the host of the clients, run:   {line}{key}")
-    if ports and (ssh := hints.ssh_line(await _full_name(), ports)):
+    if ports and (ssh := hints.ssh_line(host, ports)):
         say(f"  on your own computer, run:         {ssh}")
+        if end.job is not None:
+            for line in hints.local_lines(host, spelling, ports):
+                say(f"  or, where ssh forwards nothing:    {line}")
+            say(f"  and open there:                    {', '.join(hints.urls(ports))}")
     journal.waiting(end.role, end.tunnel.path, place)
 
 
@@ -292,8 +333,9 @@ async def _full_name() -> str:
 class _Teller:
     """Tells events; what happens before this end was announced is held until then."""
 
-    def __init__(self, end: End, place: str) -> None:
+    def __init__(self, end: End, place: str, watch: Watch | None) -> None:
         self.sessions = Sessions()
+        self._watch = watch
         self._end = end
         self._place = place
         self._held: list[Event] | None = []
@@ -304,8 +346,10 @@ class _Teller:
             return
         journal = Journal(self._end.output)
         journal.happened(event)
-        lost = isinstance(event, SessionChange) and isinstance(event.change, Lost)
-        if lost and not self.sessions.established:
+        change = event.change if isinstance(event, SessionChange) else None
+        if isinstance(change, Lost | Silent) and self._watch is not None:
+            self._watch.following.hurry()  # the job may have ended, or have been requeued
+        if isinstance(change, Lost) and not self.sessions.established:
             journal.waiting(self._end.role, self._end.tunnel.path, self._place)
 
     def begin(self) -> None:

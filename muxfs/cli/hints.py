@@ -66,6 +66,21 @@ def ssh_line(host: str, ports: Sequence[OpenPort]) -> str:
     return " ".join(["ssh", "-N", *words, quoted(host)]) if words else ""
 
 
+def local_lines(host: str, spelling: str, ports: Sequence[OpenPort]) -> list[str]:
+    """Return the `muxfs local` for a person's own computer that lead to the same services."""
+    return [
+        f"muxfs local {port.port} -- ssh {quoted(host)} "
+        f"muxfs stdio {quoted(spelling)} {quoted(str(port.forward.target))}"
+        for port in ports
+        if port.forward.kind is Kind.LOCAL and isinstance(port.forward.place, Port)
+    ]
+
+
+def urls(ports: Sequence[OpenPort]) -> list[str]:
+    """Return what a browser opens, as far as these ports are those of web servers."""
+    return [f"http://localhost:{port.port}" for port in ports if port.port]
+
+
 def _line(command: str, spelling: str, words: Sequence[str]) -> str:
     return " ".join(["muxfs", command, quoted(spelling), *dict.fromkeys(words)])
 

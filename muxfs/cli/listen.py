@@ -11,6 +11,7 @@ from muxfs.cli.arguments import (
     SESSION_HELP,
     add_consent_options,
     add_forward_options,
+    add_job_option,
     add_output_options,
     add_session_options,
     duration,
@@ -22,6 +23,7 @@ _FORWARDS = FORWARDS_HELP + CONSENT_HELP.format(
 )
 HELP = f"""\
 usage: muxfs listen [options] TUNNEL [FORWARD...]
+       muxfs listen [options] --job JOBID [FORWARD...]
 
 Accept connections on ports of this host, and have `muxfs dial` on the other host
 connect them to a service there. Ends with Ctrl-C. Either side may start first.
@@ -40,12 +42,16 @@ and other hosts where BIND says so.
 
 {_FORWARDS}\
 options:
+  --job JOBID             wait until that Slurm job runs, and end when it has ended;
+                          TUNNEL is then slurm-JOBID, as for muxfs dial in the job, if
+                          none is given, and a free port replaces one that is taken
   --persist TIME          end after this time without connections; with it, no FORWARD
                           is needed: muxfs stdio and muxfs forward use it
 {SESSION_HELP.format(connect="hold a client without a session so long, then reset it")}\
 {OUTPUT_HELP}
 examples:
   muxfs listen job42 8888                     JupyterLab of the other side
+  muxfs listen --job 123 8888                 that of a Slurm job; also 123_4 and 123+1
   muxfs listen /scratch/me/job42 8001:8000,8889:8888
   muxfs listen job42 -D 1080                  whatever the other side can reach
 """
@@ -53,8 +59,8 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
-    parser.add_argument("tunnel", metavar="TUNNEL")
-    parser.add_argument("forwards", metavar="FORWARD", nargs="*")
+    parser.add_argument("words", metavar="FORWARD", nargs="*")
+    add_job_option(parser)
     parser.add_argument("--persist", type=duration, default=0.0, metavar="TIME")
     add_forward_options(parser)
     add_consent_options(parser)

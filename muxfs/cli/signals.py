@@ -23,6 +23,13 @@ class Stop:
         """What the first signal cancels, as long as there is no session to be closed."""
         self.serving = trio.Event()
         """Set once the main task watches `requested`, and closes the session itself."""
+        self.outcome: tuple[str, int] | None = None
+        """Why the end is asked for, and the exit code, where it is not a signal."""
+
+    def end(self, reason: str, exit_code: int) -> None:
+        """Ask the main task to end, without a signal."""
+        self.outcome = self.outcome or (reason, exit_code)
+        self.requested.set()
 
     @property
     def exit_code(self) -> int:

@@ -106,7 +106,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "words"),
     [
         (["lisen"], "'lisen' is not a command: listen, dial,"),
-        (["listen"], "the following arguments are required: TUNNEL"),
+        (["listen"], "name the TUNNEL, or give --job JOBID"),
         (["listen", "t"], "nothing to do: give a FORWARD such as 8888, one of -L,"),
         (["listen", "t", "-D", "x"], "-D 'x' is not a forward: 'x' is not a port number from 0"),
         (["listen", "t", "-R", "1:2:3:4:5"], "-R '1:2:3:4:5' is not a forward: IPv6 addresses"),

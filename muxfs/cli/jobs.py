@@ -1,0 +1,124 @@
+"""Ends that belong to a Slurm job: which tunnel is theirs, and what is told of the job."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from typing import Final
+
+import attrs
+
+from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
+from muxfs.cli.output import Output
+from muxfs.config import SessionConfig
+from muxfs.slurm import following
+from muxfs.slurm.following import Following, JobChanged, NoSuchJob, SlurmBack, SlurmSilent
+from muxfs.slurm.jobs import BadJobId, JobId, this_job, tunnel_of
+from muxfs.slurm.queue import Job, NoSlurm, SeveralTasks
+
+_A_FORWARD: Final = re.compile(r"[LRDU]?(\d+|\{port\d*\})(,.*)?|[^./].*:.*", re.ASCII | re.DOTALL)
+"""What cannot be a tunnel where one may be left out: ports, and what has a colon in it."""
+
+
+def wanted(args: argparse.Namespace) -> JobId | None:
+    """Return the job of --job. Raises Failure."""
+    if args.job is None:
+        return None
+    try:
+        return JobId.parse(args.job)
+    except BadJobId as error:
+        raise Failure(f"--job: {error}", USAGE) from error
+
+
+def take_tunnel(words: list[str], job: JobId | None) -> tuple[str | None, list[str]]:
+    """Divide arguments into TUNNEL and the rest; None: that of `job`, which is to be found out.
+
+    It may be left out with --job, and in a job. Raises Failure.
+    """
+    here = this_job()
+    default = None if here is None else tunnel_of(here.number)
+    if job is None and default is None:
+        if not words:
+            raise Failure("name the TUNNEL, or give --job JOBID", USAGE)
+        return words[0], words[1:]
+    own_number = here is not None and words[:1] == [str(here.number)]
+    if words and (own_number or not _A_FORWARD.fullmatch(words[0])):
+        return words[0], words[1:]
+    return (None if job is not None else default), words
+
+
+def provisional(job: JobId | None) -> str:
+    """Return the tunnel of a job whose own number is not known before it runs."""
+    return tunnel_of(job.number if job is not None else 0)
+
+
+def labelled(config: SessionConfig) -> SessionConfig:
+    """Have the other side shown the job that this process is in, if nothing else was wanted."""
+    here = this_job()
+    return config if config.label or here is None else attrs.evolve(config, label=here.label)
+
+
+class JobOver(Exception):
+    """The job has ended."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.ending)
+        self.job = job
+
+    @property
+    def exit_code(self) -> int:
+        """0 if the job came to a good end."""
+        return 0 if self.job.succeeded else 1
+
+
+@attrs.frozen
+class Watch:
+    """Follows a job, and tells of it."""
+
+    following: Following
+    output: Output
+
+    @classmethod
+    def of(cls, job: JobId, output: Output) -> Watch:
+        """Begin to follow a job."""
+
+        def tell(event: following.Event) -> None:
+            _tell(output, job, event)
+
+        return cls(Following(job, tell), output)
+
+    async def until_ended(self) -> JobOver:
+        """Wait until the job has ended for good."""
+        return JobOver(await self.following.until_ended())
+
+    async def until_running(self) -> Job:
+        """Wait until the job runs. Raises Failure, JobOver."""
+        try:
+            job = await self.following.until_running()
+        except NoSuchJob as error:
+            raise Failure(str(error), NO_INPUT) from error
+        except SeveralTasks as error:
+            raise Failure(str(error), USAGE) from error
+        except NoSlurm as error:
+            raise Failure(str(error), UNAVAILABLE) from error
+        own = os.geteuid()
+        if job.uid is not None and own not in {job.uid, 0}:
+            raise Failure(f"job {job.name} belongs to another user (uid {job.uid})", NO_PERMISSION)
+        if job.ended:
+            raise JobOver(job)
+        return job
+
+
+def _tell(output: Output, wanted: JobId, event: following.Event) -> None:
+    match event:
+        case JobChanged(job):
+            facts = attrs.asdict(job) | {"job": job.number, "asked": str(wanted)}
+            del facts["number"], facts["uid"]
+            words = job.ending if job.ended else f"job {job.name}: {job.words}"
+            output.tell("job", f"  {words}", **facts)
+        case SlurmSilent(reason):
+            words = f"  Slurm does not answer ({reason}); going on, and asking again"
+            output.tell("slurm", words, ok=False, error=reason)
+        case SlurmBack():
+            output.tell("slurm", "  Slurm answers again", ok=True, error="")
