@@ -27,8 +27,9 @@ OWN_FILE_BEATS: Final = 4
 """Heartbeats between looks at the own file; sooner when something is wrong with it."""
 
 FIRST_LOOK: Final = 0.5
-"""Seconds from a birth to the first look at the own file, doubled with each up to the heartbeat:
-another process that started at the same instant found the file as free as this one did."""
+"""Seconds from a birth, or from making the file again, to the first look at the own file, doubled
+with each up to the heartbeat: another process that started at the same instant found the file as
+free as this one did, and the first looks at a new file show its name to other clients."""
 
 READ_BACKOFF: Final = (0.05, 2.0)
 """First and longest pause in seconds after the peer's file could not be read."""
@@ -383,8 +384,9 @@ class Pump:
             standstill = self.engine.rewritten != rewritten
             rewritten = self.engine.rewritten
             try:
-                if young or beats % OWN_FILE_BEATS == 0 or standstill or self._troubles:
-                    await self._check_own_file()
+                look = young or beats % OWN_FILE_BEATS == 0 or standstill or self._troubles
+                if look and not await self._check_own_file():
+                    pause = FIRST_LOOK
                 engine = self.engine
                 if not engine.established or engine.silence > self._heartbeat:
                     await self.storage.reader.refresh()
@@ -393,15 +395,18 @@ class Pump:
             else:
                 self._note_recovery("looking after the files")
 
-    async def _check_own_file(self) -> None:
+    async def _check_own_file(self) -> bool:
+        """Mend the own file; whether it was whole."""
         writer = self.storage.writer
-        if await writer.inspect() is not FileCondition.INTACT:
+        whole = await writer.inspect() is FileCondition.INTACT
+        if not whole:
             await writer.recreate()
             self.engine.restore()
         else:
             head = await writer.read_back(0, wire.PAGE)
             self.engine.receive_own(head, trio.current_time())
         self._after_reading()
+        return whole
 
     async def _run_task(self, task: Callable[[], Awaitable[None]]) -> None:
         # shielded: if the user is cancelled from outside, the other side is still to be told

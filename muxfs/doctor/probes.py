@@ -113,6 +113,10 @@ class ProbeDirectory:
         file = self._opener.open_peer(name, strategy)
         return None if file is None else PeerProbe(file)
 
+    def show_names(self) -> None:
+        """Have the other side see names that were made here some time ago."""
+        self._opener.show_names()
+
     def remove(self, probe: OwnProbe) -> None:
         """Close and remove a file of this side."""
         self._remove(probe.name)

@@ -37,7 +37,11 @@ class Ground:
     def resolve(self) -> Access:
         """Find out the filesystem, once; in a worker thread, since the server may be down."""
         if self.filesystem is None:
-            self.filesystem = find_filesystem(self.directory)
+            try:
+                self.filesystem = find_filesystem(self.directory)
+            except FileNotFoundError:
+                self.opener.look_up_afresh()
+                self.filesystem = find_filesystem(self.directory)
         if self.access is None:
             self.access = default_access(self.filesystem)
         return self.access

@@ -46,6 +46,10 @@ CLOSE_GRACE: Final = 0.5
 INLINE_LIMIT: Final = 4 << 20
 """Longest copy on the event loop, in bytes: 0.3 ms."""
 
+SHOWN: Final = 4
+"""Looks at the own file, after it was made, that show its name: they take 7 s together, and some
+servers keep whole seconds."""
+
 
 class PosixWriter(MailboxWriter):
     """The own mailbox file."""
@@ -54,6 +58,7 @@ class PosixWriter(MailboxWriter):
         self._ground = ground
         self._name = name
         self._size = 0
+        self._to_show = 0
         self._file: OwnFile | None = None
         self._closed = False
         self._writing = Ranges()
@@ -166,7 +171,9 @@ class PosixWriter(MailboxWriter):
         file = self._ground.opener.open_own(self._name, self._ground.resolve())
         try:
             filler = self._filler(file, abandoned)
-            head = filler.read(0, HEAD_LENGTH).ljust(HEAD_LENGTH, b"\0")
+            head = filler.read(0, HEAD_LENGTH)
+            if not head:
+                self._to_show = SHOWN
             filler.fill(size, progress)
         except BaseException:
             file.close()
@@ -178,9 +185,12 @@ class PosixWriter(MailboxWriter):
                 unwanted, self._file, self._size = self._file, file, size
         if unwanted is not None:
             unwanted.close()
-        return head
+        return head.ljust(HEAD_LENGTH, b"\0")
 
     def _inspect(self, _abandoned: threading.Event) -> FileCondition:
+        if self._to_show:
+            self._to_show -= 1
+            self._ground.opener.show_names()
         named = self._ground.opener.stat_name(self._name)
         if named is None:
             return FileCondition.MISSING

@@ -20,6 +20,10 @@ class Shared:
     written: dict[str, list[tuple[float, bytes]]] = attrs.field(
         factory=lambda: {name: [] for name in SLOTS}
     )
+    hides: bool = False
+    """Whether those who looked before a name was made do not see it until it is shown."""
+    hidden: dict[str, tuple[str, float]] = attrs.field(factory=dict)
+    """By name: who sees it, and since when it is there."""
 
 
 @attrs.define
@@ -31,9 +35,18 @@ class Probes:
     late: float
 
     def create(self, name: str, _access: object, _size: int) -> Probe:
+        if self.shared.hides and not self.shared.written[name]:
+            self.shared.hidden[name] = self.nonce, self.shared.now
         return Probe(self, name)
 
+    def show_names(self) -> None:
+        for name, (_, since) in list(self.shared.hidden.items()):
+            if since < self.shared.now:
+                del self.shared.hidden[name]
+
     def open(self, name: str, _strategy: object) -> Probe | None:
+        if self.shared.hidden.get(name, (self.nonce, 0.0))[0] != self.nonce:
+            return None
         return Probe(self, name) if Probe(self, name).read(0, 1 << 20) else None
 
     def leave(self, probe: Probe) -> None:
@@ -92,9 +105,11 @@ class Sim:
 lateness = st.sampled_from([0.0, 0.0, 0.1, 0.3, 0.5])
 
 
-@given(st.lists(st.sampled_from(["a", "b"]), max_size=60), lateness, lateness)
-def test_two_meet_however_they_come(order: list[str], late_a: float, late_b: float) -> None:
-    sim = Sim(Shared())
+@given(st.lists(st.sampled_from(["a", "b"]), max_size=60), lateness, lateness, st.booleans())
+def test_two_meet_however_they_come(
+    order: list[str], late_a: float, late_b: float, hides: bool
+) -> None:
+    sim = Sim(Shared(hides=hides))
     sim.add("a", late_a)
     sim.add("b", late_b)
     for name in order:

@@ -13,7 +13,11 @@ ERRORS = {"No such file or directory", "Stale file handle", "Permission denied",
 FAULTS = {
     # what is done to the tunnel's directory T, and what mends it
     "renamed": ("mv T T.away", "mv T.away T"),
-    "removed": ("rm -r T", "install -d -m 700 -o 1000 -g 1000 T T/sessions T/sessions/0"),
+    # what is removed, both ends make again: until none of them was quicker
+    "removed": (
+        "until rm -r T; do :; done",
+        "install -d -m 700 -o 1000 -g 1000 T T/sessions T/sessions/0",
+    ),
     "locked up": ("chmod 0 T T/sessions", "chmod 700 T T/sessions"),
 }
 DAMAGED = 5.0

@@ -18,7 +18,7 @@ from muxfs.storage.base import FileCondition, Marker
 from muxfs.storage.choices import Kind
 from muxfs.storage.files import PIECE
 from muxfs.storage.filesystem import Filesystem, find_filesystem
-from muxfs.storage.posix import PosixStorage
+from muxfs.storage.posix import SHOWN, PosixStorage
 
 from .conftest import PATIENCE, held_open, os_error
 
@@ -189,6 +189,60 @@ async def test_directory_is_opened_before_the_name(directory: Path, monkeypatch)
     await far.reader.refresh()
 
     assert opened == [str(directory), str(directory / "near")] * 2
+
+
+async def test_directory_that_is_made_again_above(tmp_path: Path, monkeypatch) -> None:
+    """An NFS client believes a name missing until it has opened the directory that it is in."""
+    really_open = os.open
+    missing: set[str] = set()
+
+    def believing_open(path, *arguments):
+        names = [str(path), *map(str, Path(path).parents)]
+        if not missing.isdisjoint(names):
+            raise FileNotFoundError(errno.ENOENT, "believed to be missing", path)
+        try:
+            descriptor = really_open(path, *arguments)
+        except FileNotFoundError:
+            missing.add(next(name for name in reversed(names) if not os.path.exists(name)))
+            raise
+        missing.difference_update([name for name in missing if os.path.dirname(name) == str(path)])
+        return descriptor
+
+    directory = tmp_path / "tunnel" / "sessions" / "0"
+    monkeypatch.setattr(os, "open", believing_open)
+    far = PosixStorage(directory, "far", "near")
+    for made in (directory.parents[1], directory.parent, directory):
+        assert await far.reader.read(0, 1) == b""
+        made.mkdir()
+    assert await far.reader.read(0, 1) == b""
+    (directory / "near").write_bytes(b"here")
+
+    assert await far.reader.read(0, 4) == b"here"
+    await far.aclose()
+
+
+async def test_new_file_is_shown_to_clients_that_looked_in_the_same_tick(tmp_path: Path) -> None:
+    """NFS v3 knows from the directory's mtime alone that there is something new."""
+
+    async def shows() -> bool:
+        os.utime(tmp_path, (0, 0))
+        await near.writer.inspect()
+        return os.stat(tmp_path).st_mtime > 0
+
+    near = PosixStorage(tmp_path, "near", "far")
+    await near.writer.prepare(SIZE)
+    assert [await shows() for _ in range(SHOWN + 1)] == [True] * SHOWN + [False]
+
+    (tmp_path / "near").unlink()
+    assert not await shows()
+    await near.writer.recreate()
+    assert await shows()
+    await near.aclose()
+
+    near = PosixStorage(tmp_path, "near", "far")
+    await near.writer.prepare(SIZE)
+    assert not await shows()
+    await near.aclose()
 
 
 async def test_directory_that_may_only_be_searched(tmp_path: Path, monkeypatch) -> None:
