@@ -48,6 +48,7 @@ async def _serve(args: argparse.Namespace, forward: Forward) -> int:
     async with trio.open_nursery() as nursery:
         await nursery.start(stop.watch)
         nursery.start_soon(listener.run)
+        nursery.start_soon(journal.tell_rest)
         stop.serving.set()
         _announce(output, port, words)
         await stop.requested.wait()

@@ -81,6 +81,11 @@ class End:
     """The job that it waits for, and ends with."""
     tunnel_said: bool = True
     """Whether `tunnel` is what the user wants; else it is the job's own, as far as is known."""
+    journal: Journal = attrs.field(init=False)
+
+    @journal.default
+    def _journal(self) -> Journal:
+        return Journal(self.output)
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""
@@ -162,7 +167,7 @@ async def _run(end: End) -> int:
         elif stop.outcome and not exit_code:
             reason, exit_code = stop.outcome
         nursery.cancel_scope.cancel()
-    Journal(end.output).closed(code, reason, exit_code)
+    end.journal.closed(code, reason, exit_code)
     return exit_code
 
 
@@ -229,8 +234,9 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
         teller.begin()
         async with trio.open_nursery() as nursery:
             command = hints.doctor_line(end.tunnel.spelling)
-            hint = functools.partial(Journal(end.output).hint, seconds=HINT_AFTER, command=command)
+            hint = functools.partial(end.journal.hint, seconds=HINT_AFTER, command=command)
             nursery.start_soon(remind, endpoint.sessions, hint, place)
+            nursery.start_soon(end.journal.tell_rest)
             control = Control(endpoint, real_path)
             try:
                 await nursery.start(control.run)
@@ -297,7 +303,7 @@ async def _open_port(endpoint: Endpoint, forward: Forward, end: End) -> None:
 
 
 async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> None:
-    journal = Journal(end.output)
+    journal = end.journal
     ports = [a.port for a in active if not isinstance(a, RemoteListener)]
     for port in ports:
         journal.listening(port)
@@ -344,7 +350,7 @@ class _Teller:
         if self._held is not None:
             self._held.append(event)
             return
-        journal = Journal(self._end.output)
+        journal = self._end.journal
         journal.happened(event)
         change = event.change if isinstance(event, SessionChange) else None
         if isinstance(change, Lost | Silent) and self._watch is not None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import attrs
+import trio
 
 from muxfs.cli.output import NORMAL, VERBOSE, Output
+from muxfs.cli.sparing import Sparing
 from muxfs.core.wire import Code
 from muxfs.endpoint.events import Event, SessionChange, SessionFailed, SessionMoved
 from muxfs.forwards import events
@@ -26,12 +29,24 @@ from muxfs.info import (
 )
 from muxfs.units import amount, span
 
+_KINDS: Final = {
+    "refused": "refused",
+    "lent": "listeners that the other side has here",
+    "returned": "listeners that the other side has no more",
+}
+"""Events that others can cause at will, in words."""
 
-@attrs.frozen
+
+@attrs.define(eq=False)
 class Journal:
     """Puts events of one end into words and fields."""
 
     output: Output
+    _sparing: dict[str, Sparing] = attrs.field(
+        factory=lambda: {kind: Sparing() for kind in _KINDS}, init=False
+    )
+    _news: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Something was not told."""
 
     def listening(self, port: OpenPort) -> None:
         """Tell that a port is open."""
@@ -100,6 +115,27 @@ class Journal:
                 words = f"{before} missed what the other side wrote, or it missed ours"
                 tell("access", f"{words}: {after} from now on", before=before, after=after)
 
+    async def tell_rest(self) -> None:
+        """Tell how many events were not told, each time that their minute is over."""
+        while True:
+            await self._news.wait()
+            self._news = trio.Event()
+            await trio.sleep_until(max(sparing.over for sparing in self._sparing.values()))
+            self._tell_rest()
+
+    def _tell_rest(self) -> None:
+        for kind, sparing in self._sparing.items():
+            if count := sparing.rest():
+                words = f"  and {count} more {_KINDS[kind]}, within a minute (-v tells each)"
+                self.output.tell("more", words, of=kind, count=count)
+
+    def _told(self, kind: str) -> bool:
+        """Whether one more of these is to be told."""
+        if self.output.level >= VERBOSE or self._sparing[kind].take(trio.current_time()):
+            return True
+        self._news.set()
+        return False
+
     def _carried(self, event: events.Event) -> None:
         tell = self.output.tell
         match event:
@@ -115,7 +151,7 @@ class Journal:
                     VERBOSE,
                     **attrs.asdict(event),
                 )
-            case events.Refused(originator, target, code, reason):
+            case events.Refused(originator, target, code, reason) if self._told("refused"):
                 tell(
                     "refused",
                     f"  refused {originator}{f' -> {target}' if target else ''}: "
@@ -133,13 +169,14 @@ class Journal:
             case events.NotListening(forward, code, reason):
                 words = f"  {forward}: the other side does not listen: {reason or code.name}"
                 tell("remote-refused", words, forward=forward, code=code.name, reason=reason)
-            case events.Lent(place):
+            case events.Lent(place) if self._told("lent"):
                 tell("lent", f"  the other side has this one listen on {place}", place=place)
-            case events.Returned(place):
+            case events.Returned(place) if self._told("returned"):
                 tell("returned", f"  no more listening on {place} for the other side", place=place)
 
     def closed(self, code: str, reason: str, exit_code: int) -> None:
         """Tell the end of all."""
+        self._tell_rest()
         # a failure was told already
         words = "  ended" if code == Code.SHUTDOWN.name else ""
         self.output.tell("closed", words, code=code, reason=reason, exit=exit_code)
