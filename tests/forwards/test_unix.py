@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,43 @@ async def test_what_a_killed_process_left_over_is_replaced(tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     await port.aclose()
+
+
+async def test_of_several_that_replace_what_was_left_over_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, left_over = tmp_path / "s", unix._left_over
+    leave_over(path)
+
+    def slowly(path: str) -> bool:
+        found = left_over(path)
+        time.sleep(0.05)
+        return found
+
+    monkeypatch.setattr(unix, "_left_over", slowly)
+    opened: list[OpenPort] = []
+
+    async def attempt() -> None:
+        with contextlib.suppress(OSError):
+            opened.append(await open_port(forward(path)))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(attempt)
+    (port,) = opened
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+    await port.aclose()
+    assert not path.exists()
+
+
+async def test_a_name_that_somebody_else_holds_keeps_nobody_out_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unix, "LOOKS", 2)
+    with unix._alone(str(tmp_path / "s")):
+        port = await open_port(forward(tmp_path / "s"))
+        await port.aclose()
 
 
 async def test_a_living_listener_is_left_alone(tmp_path: Path) -> None:
