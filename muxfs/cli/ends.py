@@ -81,7 +81,7 @@ class End:
     """The job that it waits for, and ends with."""
     tunnel_said: bool = True
     """Whether `tunnel` is what the user wants; else it is the job's own, as far as is known."""
-    journal: Journal = attrs.field(init=False)
+    journal: Journal = attrs.field()
 
     @journal.default
     def _journal(self) -> Journal:
