@@ -302,7 +302,7 @@ class Forbidding:
 
 async def test_port_for_root() -> None:
     with pytest.raises(Failure, match=r"port 80 of localhost .* choose one above 1023") as caught:
-        await ends._open_port(Forbidding(), Forward(Port(80), Target("localhost", 8888)))
+        await ends._open_port(Forbidding(), Forward(Port(80), Target("localhost", 8888)), None)
     assert caught.value.exit_code == 77
 
 
