@@ -16,7 +16,8 @@ from typing import Final, Literal, TypeVar
 import attrs
 import trio
 
-from muxfs.cli import forwarding, hints, jobs, settings, tunnel
+from muxfs.cli import forwarding, hints, jobs, readiness, settings, tunnel
+from muxfs.cli.child import SIGNALS, Child
 from muxfs.cli.failures import Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.jobs import JobOver, Watch
@@ -42,7 +43,7 @@ from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.consent import Policy
 from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.sessions import Sessions
-from muxfs.forwards.spec import Forward, Port
+from muxfs.forwards.spec import AnyTarget, Forward, Port
 from muxfs.info import Lost, PeerInfo, Silent
 from muxfs.slurm.jobs import JobId, tunnel_of
 from muxfs.storage.filesystem import find_filesystem
@@ -79,6 +80,8 @@ class End:
     most_sessions: int = DEFAULT_SESSIONS
     job: JobId | None = None
     """The job that it waits for, and ends with."""
+    child: Child | None = None
+    """The command that it lives as long as."""
     tunnel_said: bool = True
     """Whether `tunnel` is what the user wants; else it is the job's own, as far as is known."""
     journal: Journal = attrs.field()
@@ -122,17 +125,23 @@ def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
     job = jobs.wanted(args)
     name, words = jobs.take_tunnel(args.words, job)
     setattr(args, "forwards" if role == "listen" else "targets", words)
+    output, policy = settings.output(args), forwarding.policy(role, args)
+    child = None
+    if args.command:
+        output.events_to = sys.stderr  # standard output is the command's
+        child = Child(args.command, policy.targets, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     return run(
         End(
+            child=child,
             role=role,
             job=job,
             tunnel=tunnel.resolve(jobs.provisional(job) if name is None else name),
             tunnel_said=name is not None,
             session=jobs.labelled(settings.session_config(args)),
             connect_timeout=args.connect_timeout,
-            output=settings.output(args),
+            output=output,
             forwards=forwarding.forwards(args),
-            policy=forwarding.policy(role, args),
+            policy=policy,
             admission=Admission(args.any_user),
             insecure=args.insecure_dir,
             persist=args.persist if role == "listen" else 0.0,
@@ -158,10 +167,16 @@ def _allow_many_connections() -> None:
 
 async def _run(end: End) -> int:
     stop = Stop()
+    if end.child is not None:
+        stop.deliver, stop.more = end.child.deliver, SIGNALS
     async with trio.open_nursery() as nursery:
         await nursery.start(stop.watch)
         with stop.scope:
             code, reason, exit_code = await _serve_and_explain(end, stop, nursery)
+        if end.child is not None and end.child.running:
+            end.output.complain("there is no tunnel any more; the command goes on")
+            await stop.requested.wait()
+            exit_code = 0
         if stop.number:
             code, reason, exit_code = Code.SHUTDOWN.name, stop.name, stop.exit_code
         elif stop.outcome and not exit_code:
@@ -244,10 +259,53 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
                 end.output.say(f"  no control socket for muxfs stdio and forward: {error}")
             if end.persist:
                 nursery.start_soon(_end_when_idle, end, stop, control)
+            if end.child is not None:
+                await _start_child(end, end.child, stop, tasks)
             if watch is not None:
                 nursery.start_soon(_end_with_job, watch, stop)
             await stop.requested.wait()
             nursery.cancel_scope.cancel()
+
+
+async def _start_child(end: End, child: Child, stop: Stop, tasks: trio.Nursery) -> None:
+    """Start the command. Its tasks go on when the tunnel does not."""
+    await trio.lowlevel.checkpoint()
+    try:
+        child.start(end.tunnel.path)
+    except Failure as failure:
+        end.output.complain(str(failure))
+        stop.end(str(failure), failure.exit_code)
+        return
+    waiting = trio.CancelScope()
+
+    async def run() -> None:
+        code = await child.wait()
+        waiting.cancel()
+        await trio.lowlevel.checkpoint()
+        stop.end(f"the command ended with {code}", code)
+
+    tasks.start_soon(run)
+    tasks.start_soon(_tell_when_ready, end, child, waiting)
+
+
+async def _tell_when_ready(end: End, child: Child, waiting: trio.CancelScope) -> None:
+    """Tell of each target on this host when somebody listens there."""
+    journal, start = Journal(end.output), trio.current_time()
+
+    async def tell(target: AnyTarget) -> None:
+        told = False
+        try:
+            owner = await readiness.wait_listening(target)
+            told = True
+            journal.answers(target, trio.current_time() - start, owner)
+        finally:
+            if not told:
+                journal.never_answered(target)
+
+    with waiting:
+        async with trio.open_nursery() as nursery:
+            for target in filter(readiness.is_local, child.targets):
+                nursery.start_soon(tell, target)
 
 
 async def _end_when_idle(end: End, stop: Stop, control: Control) -> None:

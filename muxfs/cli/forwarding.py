@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import socket
 from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
+from muxfs.cli import child
 from muxfs.cli.failures import NO_PERMISSION, UNAVAILABLE, USAGE, Failure, exit_code_of
 from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy
 from muxfs.forwards.patterns import exactly, parse_allow_listens, parse_allows
 from muxfs.forwards.ports import why_not_open
 from muxfs.forwards.spec import (
+    TARGET_HOST,
+    AnyTarget,
     Forward,
     Kind,
+    Port,
     SpecError,
+    Target,
     parse_forwards,
     parse_targets,
 )
@@ -30,7 +36,10 @@ T = TypeVar("T")
 
 def forwards(args: argparse.Namespace) -> tuple[Forward, ...]:
     """Return the forwards that were asked for, in order. Raises Failure."""
-    found = _parsed(parse_forwards, getattr(args, "forwards", []))
+    words = getattr(args, "forwards", None)
+    if words == [] and getattr(args, "job", None) and not _asked(args):
+        return (Forward(Port(0), Target(TARGET_HOST, 1)),)
+    found = _parsed(parse_forwards, words or [])
     for option, text in args.forward_options:
         try:
             found += parse_forwards(text, Kind(option))
@@ -39,17 +48,30 @@ def forwards(args: argparse.Namespace) -> tuple[Forward, ...]:
     return found
 
 
+def _asked(args: argparse.Namespace) -> bool:
+    """Whether options of `muxfs listen` give it something to do."""
+    return bool(args.forward_options or args.allow or args.allow_listen or args.persist)
+
+
 def policy(role: Literal["listen", "dial"], args: argparse.Namespace) -> Policy:
     """Return what this side is willing to do for the other one. Raises Failure."""
     allow = _parsed(parse_allows, args.allow, "--allow ")
     allow_listen = _parsed(parse_allow_listens, args.allow_listen, "--allow-listen ")
+    targets: tuple[AnyTarget, ...] = ()
     if role == "dial":
-        targets = _parsed(parse_targets, args.targets)
+        targets = _targets(args)
         allow = (tuple(map(exactly, targets)) or LOCAL_PORTS) + allow
         allow_listen = allow_listen or FREE_LOOPBACK_PORTS
-    elif not (args.forwards or args.forward_options or allow or allow_listen or args.persist):
+    elif not (args.forwards or args.job or _asked(args)):
         raise Failure(NOTHING_TO_DO, USAGE)
-    return Policy(allow, allow_listen, allow_said=bool(args.allow), command=f"muxfs {role}")
+    return Policy(allow, allow_listen, bool(args.allow), f"muxfs {role}", targets)
+
+
+def _targets(args: argparse.Namespace) -> tuple[AnyTarget, ...]:
+    if not args.command:
+        return _parsed(parse_targets, args.targets)
+    parse = functools.partial(parse_targets, free=True)
+    return child.with_ports(_parsed(parse, [child.filled(text) for text in args.targets]))
 
 
 def explain(forward: Forward, error: OSError) -> Failure:

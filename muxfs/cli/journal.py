@@ -14,7 +14,7 @@ from muxfs.core.wire import Code
 from muxfs.endpoint.events import Event, SessionChange, SessionFailed, SessionMoved
 from muxfs.forwards import events
 from muxfs.forwards.ports import OpenPort
-from muxfs.forwards.spec import Kind
+from muxfs.forwards.spec import AnyTarget, Kind
 from muxfs.info import (
     AccessChanged,
     Change,
@@ -173,6 +173,19 @@ class Journal:
                 tell("lent", f"  the other side has this one listen on {place}", place=place)
             case events.Returned(place) if self._told("returned"):
                 tell("returned", f"  no more listening on {place} for the other side", place=place)
+
+    def answers(self, target: AnyTarget, seconds: float, owner: int | None) -> None:
+        """Tell that somebody listens at a target of this host."""
+        words = f"  {target} answers, after {span(seconds)}"
+        if owner not in {None, os.geteuid()}:
+            words = f"  {target} is in use by another user (uid {owner})"
+        place = str(target)
+        self.output.tell("ready", words, target=place, seconds=round(seconds, 3), owner=owner)
+
+    def never_answered(self, target: AnyTarget) -> None:
+        """Tell that nobody ever listened there."""
+        words = f"  the command ended, and nothing had answered at {target}"
+        self.output.tell("not-ready", words, target=str(target))
 
     def closed(self, code: str, reason: str, exit_code: int) -> None:
         """Tell the end of all."""

@@ -34,6 +34,8 @@ FORWARD says which port to open here, and what the other side connects to:
   8001:8000                port 8001 here to localhost:8000 there
   1900:license:1900        port 1900 here to port 1900 of the host license
   0:8888                   a free port, which is printed
+  8888:target:1            port 8888 here to the first TARGET of muxfs dial, whichever
+                           port that has; with --job and no FORWARD: 0:target:1
   BIND:PORT:HOST:PORT      as above, on the address BIND; *: on all addresses
   R8001:8000               port 8001 there to port 8000 here (L, R, D, U as below)
 Lists are separated by commas, IPv6 addresses stand in brackets: [::1]:8888:[::1]:80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -25,16 +26,23 @@ class Stop:
         """Set once the main task watches `requested`, and closes the session itself."""
         self.outcome: tuple[str, int] | None = None
         """Why the end is asked for, and the exit code, where it is not a signal."""
+        self.deliver: Callable[[int], bool] = lambda _: False
+        """Takes signals that are for somebody else, and says whether it took one."""
+        self.more: tuple[signal.Signals, ...] = ()
+        """Signals that are only for `deliver`."""
 
     def end(self, reason: str, exit_code: int) -> None:
         """Ask the main task to end, without a signal."""
         self.outcome = self.outcome or (reason, exit_code)
         self.requested.set()
+        self._leave_in_time()
 
     @property
     def exit_code(self) -> int:
         """As the shell would tell it: 130 for Ctrl-C, 143 for SIGTERM; 0 without a signal."""
-        return 128 + self.number if self.number else 0
+        if self.number:
+            return 128 + self.number
+        return self.outcome[1] if self.outcome else 0
 
     @property
     def name(self) -> str:
@@ -43,18 +51,24 @@ class Stop:
 
     async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wait for signals until cancelled; `started` when they are caught."""
-        with trio.open_signal_receiver(*_wanted()) as signals:
+        ending = _wanted()
+        with trio.open_signal_receiver(*ending, *(set(self.more) - set(ending))) as signals:
             task_status.started()
             async for number in signals:
+                if self.deliver(number) or number not in ending:
+                    continue
                 if self.requested.is_set():
                     leave(128 + number)
                 self.number = number
                 self.requested.set()
                 if not self.serving.is_set():
                     self.scope.cancel()
-                # Not a deadline of trio: this one fires whatever hangs.
-                signal.signal(signal.SIGALRM, lambda *_: leave(self.exit_code))
-                signal.setitimer(signal.ITIMER_REAL, GRACE)
+                self._leave_in_time()
+
+    def _leave_in_time(self) -> None:
+        # Not a deadline of trio: this one fires whatever hangs.
+        signal.signal(signal.SIGALRM, lambda *_: leave(self.exit_code))
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
 
 
 def _wanted() -> list[signal.Signals]:

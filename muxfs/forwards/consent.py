@@ -27,6 +27,7 @@ from muxfs.forwards.patterns import (
 from muxfs.forwards.spec import (
     LOCALHOST,
     MAX_PORT,
+    TARGET_HOST,
     AnyTarget,
     Place,
     Port,
@@ -35,6 +36,8 @@ from muxfs.forwards.spec import (
     bracketed,
 )
 
+MOST_TARGETS: Final = 99
+"""Those that can be named by their number."""
 LOCAL_PORTS: Final = (parse_allow("localhost:*"),)
 """What `muxfs dial` dials if nothing else is said."""
 EVERYTHING: Final = (parse_allow("*:*"),)
@@ -64,6 +67,19 @@ class Policy:
     """Whether the user gave patterns, which then bound the clients of an own -R PORT, too."""
     command: str = "muxfs dial"
     """What would take the options that a refusal names."""
+    targets: tuple[AnyTarget, ...] = ()
+    """What the other side may call `target:1`, `target:2` and so on."""
+
+    def meant(self, target: AnyTarget) -> AnyTarget | Refusal:
+        """Return what a target means that may be named by its number."""
+        if not isinstance(target, Target) or target.host != TARGET_HOST:
+            return target
+        if target.port <= len(self.targets):
+            return self.targets[target.port - 1]
+        if target.port > MOST_TARGETS:
+            return target  # a host of that name
+        count = len(self.targets) or "no"
+        return Refusal(Code.PROHIBITED, f"{target}: {self.command} was given {count} TARGET")
 
     @property
     def of_own_socks(self) -> Policy:

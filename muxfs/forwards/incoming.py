@@ -24,7 +24,7 @@ from muxfs.forwards.events import Ended, Opened, Refused
 from muxfs.forwards.lending import Lender
 from muxfs.forwards.patterns import exactly
 from muxfs.forwards.remote import Requests
-from muxfs.forwards.spec import AnyTarget, SpecError
+from muxfs.forwards.spec import AnyTarget, SpecError, Target
 from muxfs.forwards.targets import Asked, Datagrams, Forwarded, Listen, decode
 from muxfs.forwards.tcp import Connection, address_text
 from muxfs.session import Session
@@ -106,9 +106,13 @@ class _Server:
             asked, policy = found
         if isinstance(asked, Listen):
             return await self.lender.lend(stream, asked)
-        if isinstance(asked, Datagrams):
-            return await self._relay(stream, asked, policy)
-        return await self._carry(stream, asked, policy)
+        datagrams = isinstance(asked, Datagrams)
+        target = policy.meant(asked.target if isinstance(asked, Datagrams) else asked)
+        if isinstance(target, Refusal):
+            return target
+        if datagrams and isinstance(target, Target):
+            return await self._relay(stream, Datagrams(target), policy)
+        return await self._carry(stream, target, policy)
 
     def _own(self, asked: Forwarded) -> tuple[AnyTarget | Datagrams, Policy] | Refusal:
         """Find what a connection to a listener that this side asked for leads to."""

@@ -23,6 +23,8 @@ import attrs
 from muxfs.errors import printable
 
 LOCALHOST = "localhost"
+TARGET_HOST = "target"
+"""`target:1` is the first TARGET of the dialling side, whichever port that has."""
 ANY_ADDRESS = "*"
 MAX_PORT = 65535
 MAX_HOST = 253  # of a DNS name
@@ -145,8 +147,13 @@ def parse_forwards(text: str, kind: Kind | None = None) -> tuple[Forward, ...]:
     return tuple(_forward(item, kind) for item in listed(text, "forward", form))
 
 
-def parse_targets(text: str) -> tuple[AnyTarget, ...]:
-    """Parse a comma list of TARGETs. Raises SpecError."""
+def parse_targets(text: str, *, free: bool = False) -> tuple[AnyTarget, ...]:
+    """Parse a comma list of TARGETs. Raises SpecError.
+
+    free: 0 is one of them, a port of localhost that is to be picked.
+    """
+    if free and text == "0":
+        return (Target(LOCALHOST, 0),)
     return tuple(parse_any_target(item) for item in listed(text, "target", TARGET_FORM))
 
 
