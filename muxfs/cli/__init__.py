@@ -14,6 +14,7 @@ from typing import Final
 
 COMMANDS: Final = (
     *("listen", "dial", "forward", "stdio", "local"),
+    *("srun", "sbatch", "salloc", "slurm"),
     *("demo", "status", "doctor", "bench", "explain", "keygen", "version"),
 )
 
@@ -33,6 +34,10 @@ Commands:
   forward TUNNEL [FORWARD]   forwards of an end that runs: add, cancel, list
   stdio TUNNEL TARGET        standard input and output joined to a connection over there
   local PORT -- COMMAND      on your own computer: a port whose connections run a command
+  srun --tunnel=8001:8000 ...    Slurm's commands, and ports that lead to the job, or
+  sbatch --tunnel=8001:8000 ...  from the job to here; muxfs help srun
+  salloc --tunnel=8001:8000 ...
+  slurm build-plugin -o FILE     a plugin that adds --tunnel to Slurm's own commands
   demo                       see it work, on this host, in ten seconds
   status [TUNNEL]            both ends of a tunnel, or of all of them
   doctor TUNNEL [--peer]     whether muxfs can work there, and what two hosts see
@@ -82,7 +87,8 @@ def _guarded(argv: list[str]) -> int:
 
 def _dispatch(argv: list[str]) -> int:
     name = argv[0] if argv else "--help"
-    if name == "help" and len(argv) > 1:
+    asked_for_help = name == "help" and len(argv) > 1
+    if asked_for_help:
         name, argv = argv[1], [argv[1], "--help"]
     if name in {"-h", "--help", "help"}:
         sys.stdout.write(HELP)
@@ -96,6 +102,8 @@ def _dispatch(argv: list[str]) -> int:
     from muxfs.cli.arguments import Parser  # noqa: PLC0415  (start-up time)
 
     command = importlib.import_module(f"muxfs.cli.{name}")
+    if hasattr(command, "pass_on") and not asked_for_help:
+        return int(command.pass_on(argv[1:]))
     parser = Parser(name, command.HELP)
     command.add_arguments(parser)
     words, rest = argv[1:], []

@@ -147,6 +147,28 @@ def jobs_of(uid: int) -> list[Job]:
     return [_job(line) for line in _squeue("-u", str(uid))]
 
 
+def is_task(number: int) -> bool:
+    """Whether the job with that unique id is a task of an array. Raises NoAnswer. Blocks."""
+    return any("_" in _job(line).name for line in _squeue("-j", str(number)))
+
+
+def is_left(job: JobId) -> bool:
+    """Whether the job, or any task of that array, has not ended. Raises NoAnswer. Blocks."""
+    return not all(_job(line).ended for line in _squeue("-j", str(job)))
+
+
+def has_jobs(host: str, session: int) -> bool:
+    """Whether jobs of this user that were submitted in that session of a host have not ended.
+
+    Raises NoAnswer. Blocks.
+    """
+    words = ["squeue", "--noheader", "--Format=AllocNodes:256,AllocSID:16", "-u", str(os.getuid())]
+    done = _run(words)
+    if done.returncode:
+        raise NoAnswer(_last_line(done) or f"squeue ended with {done.returncode}")
+    return [host, str(session)] in [line.split() for line in done.stdout.splitlines()]
+
+
 def _is(found: Job, wanted: JobId) -> bool:
     if wanted.component is not None:
         return found.name == str(wanted)

@@ -13,6 +13,8 @@ import pytest
 from muxfs.cli import COMMANDS, HELP, main
 from muxfs.cli.arguments import Parser
 
+SLURMS = ("srun", "sbatch", "salloc")
+"""Commands whose --help is Slurm's; ours is `muxfs help srun`."""
 HEAVY = ("trio", "attr", "attrs", "xxhash")
 
 
@@ -24,11 +26,12 @@ def test_help(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
+    assert main(["help", command]) == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: muxfs {command}")
-    assert main(["help", command]) == 0
-    assert capsys.readouterr().out == text
+    if command not in SLURMS:
+        assert main([command, "--help"]) == 0
+        assert capsys.readouterr().out == text
     assert all(len(line) <= 88 for line in text.splitlines())
 
 
@@ -51,7 +54,7 @@ def test_the_overview_names_every_command() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["help"], *([command, "--help"] for command in COMMANDS), ["no-such-command"]],
+    [["--help"], ["help"], *(["help", command] for command in COMMANDS), ["no-such-command"]],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     """What is imported is what people wait for when the program lies on a network filesystem."""

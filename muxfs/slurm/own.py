@@ -1,0 +1,39 @@
+"""How this very muxfs is started again: by a shell, by srun, on another host."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+
+import muxfs
+from muxfs.control import place
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the words that run `muxfs ARGUMENTS` with this interpreter."""
+    return [sys.executable, "-m", "muxfs", *arguments]
+
+
+def python_path() -> str:
+    """Return the PYTHONPATH with which muxfs is found wherever the program is started."""
+    home = os.path.dirname(os.path.dirname(os.path.abspath(muxfs.__file__)))
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # what is installed is found anyway; a checkout may be found only from within
+    if "site-packages" not in home and "dist-packages" not in home:
+        paths = [home, *paths]
+    return os.pathsep.join(dict.fromkeys(filter(None, paths)))
+
+
+def shell(*arguments: str) -> str:
+    """Return a line for sh that runs `muxfs ARGUMENTS`."""
+    path = python_path()
+    words = [*(["env", f"PYTHONPATH={path}"] if path else []), *command(*arguments)]
+    return " ".join(map(shlex.quote, words))
+
+
+def log(name: str) -> int:
+    """Return a descriptor of a new log file beside the control sockets. Raises Unsafe, OSError."""
+    with place.opened(place.make_directory()) as directory:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, place.MODE, dir_fd=directory)
