@@ -25,7 +25,7 @@ TRACKING = ("cgroup", "linuxproc")
 ETC = Path(__file__).parent / "etc"
 READY = 60.0
 """Seconds until Slurm has seen its nodes."""
-LEFTOVERS = 60.0
+LEFTOVERS = 15.0
 PLUGSTACK = "plugstack.conf"
 _CLEAN = """
 tail -v -n 40 *.out 2>/dev/null
@@ -181,14 +181,15 @@ class Cluster:
                 await trio.sleep(0.2)
 
     async def _survey(self) -> list[str]:
-        survey = (str(environment.PYTHON), "-m", "tests.slurm.survey", *map(str, USERS.values()))
-        return [
-            f"{host.name}: {line}"
-            for host in self.hosts.values()
-            if host.is_up
-            for line in (await host.run(*survey, user=ROOT)).output.splitlines()
-            if line
-        ]
+        survey = (str(environment.PYTHON), "-m", "tests.slurm.survey")
+        users = tuple(map(str, USERS.values()))
+        asked: list[tuple[Host, tuple[str, ...]]] = [(self.controller, ("mailboxes",))]
+        asked += [(host, users) for host in self.hosts.values() if host.is_up]
+        found: list[str] = []
+        for host, words in asked:
+            said = (await host.run(*survey, *words, user=ROOT)).output
+            found += (f"{host.name}: {line}" for line in said.splitlines() if line)
+        return found
 
     async def _stop(self, host: Host, daemon: str) -> None:
         await host.run("pkill", "-TERM", "-x", daemon, user=ROOT)

@@ -14,7 +14,8 @@ from pathlib import Path
 LISTENS = "0A"
 """State of a listening TCP socket, in /proc/net/tcp."""
 LOCAL_DISKS = ("/tmp", "/run", "/dev/shm", "/var/tmp")
-SHARED = ("/home", "/shared")
+SHARED = "/shared"
+"""The homes are there, too."""
 
 
 def processes(users: set[int]) -> Iterator[str]:
@@ -53,7 +54,7 @@ def groups() -> Iterator[str]:
 
 def mailboxes() -> Iterator[str]:
     """Find mailbox files in what all hosts share."""
-    for path, _ in _files(SHARED):
+    for path, _ in _files((SHARED,)):
         if path.suffix == ".mbx":
             yield f"mailbox {path}"
 
@@ -70,9 +71,11 @@ def _files(places: tuple[str, ...]) -> Iterator[tuple[Path, os.stat_result]]:
 
 def main() -> None:
     """Print all of it."""
-    users = {int(word) for word in sys.argv[1:]}
-    found = (*processes(users), *ports(users), *sockets(users), *groups(), *mailboxes())
-    print(*found, sep="\n")
+    if sys.argv[1:] == ["mailboxes"]:
+        print(*mailboxes(), sep="\n")
+    else:
+        users = {int(word) for word in sys.argv[1:]}
+        print(*processes(users), *ports(users), *sockets(users), *groups(), sep="\n")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ async def test_leftovers_are_found(cluster: Cluster, commands: Commands) -> None
     assert f"c2: tcp port {PORT} of 2001" in words
     assert "c2: process" in words
     assert "login2: socket /tmp/left.sock of 2001" in words
-    assert "mailbox /home/user1/dial.mbx" in words
+    assert "mailbox /shared/home/user1/dial.mbx" in words
     server.kill()
     await cluster.login2.run("rm", "/tmp/left.sock", "dial.mbx")
     await cluster.no_leftovers()
