@@ -263,8 +263,11 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
                 await _start_child(end, end.child, stop, tasks)
             if watch is not None:
                 nursery.start_soon(_end_with_job, watch, stop)
+                nursery.start_soon(watch.sweep, end.tunnel.path)
             await stop.requested.wait()
             nursery.cancel_scope.cancel()
+    if watch is not None:
+        await watch.sweep_own()
 
 
 async def _start_child(end: End, child: Child, stop: Stop, tasks: trio.Nursery) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
+from collections.abc import Callable
 from typing import Final
 
 import attrs
+import trio
 
 from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
 from muxfs.cli.output import Output
+from muxfs.cli.tunnel import tunnels_home
 from muxfs.config import SessionConfig
-from muxfs.slurm import following
+from muxfs.slurm import following, sweeping
 from muxfs.slurm.following import Following, JobChanged, NoSuchJob, SlurmBack, SlurmSilent
 from muxfs.slurm.jobs import BadJobId, JobId, this_job, tunnel_of
-from muxfs.slurm.queue import Job, NoSlurm, SeveralTasks
+from muxfs.slurm.queue import Job, NoAnswer, NoSlurm, SeveralTasks
 
 _A_FORWARD: Final = re.compile(r"[LRDU]?(\d+|\{port\d*\})(,.*)?|[^./].*:.*", re.ASCII | re.DOTALL)
 """What cannot be a tunnel where one may be left out: ports, and what has a colon in it."""
@@ -106,8 +110,24 @@ class Watch:
         if job.uid is not None and own not in {job.uid, 0}:
             raise Failure(f"job {job.name} belongs to another user (uid {job.uid})", NO_PERMISSION)
         if job.ended:
+            await self.sweep_own()
             raise JobOver(job)
         return job
+
+    async def sweep_own(self) -> None:
+        """Remove the job's own tunnel if the job is over: nobody will come back to it."""
+        job = self.following.last
+        if job is not None and job.ended:
+            await _in_thread(lambda: sweeping.remove(tunnels_home(), job.number))
+
+    async def sweep(self, tunnel: str) -> None:
+        """Remove the own tunnels of other jobs that are over; `tunnel` is in use."""
+        with contextlib.suppress(NoAnswer, OSError):  # the next one will
+            await _in_thread(lambda: sweeping.remove_ended(tunnels_home(), tunnel))
+
+
+async def _in_thread(work: Callable[[], None]) -> None:
+    await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def _tell(output: Output, wanted: JobId, event: following.Event) -> None:

@@ -1,0 +1,97 @@
+"""Whose tunnels are removed: those of jobs that are over, and no others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from muxfs.slurm import sweeping
+from muxfs.slurm.queue import NoAnswer
+
+from . import fake
+from .fake import Slurm
+
+OWN = 1
+NOW = 1_700_000_000.0
+
+
+def make(home: Path, name: str, age: float = 0) -> Path:
+    """Make a tunnel in which something was written `age` seconds ago."""
+    tunnel = home / name
+    session = tunnel / "sessions" / "0"
+    session.mkdir(parents=True)
+    mailbox = session / "dial.mbx"
+    mailbox.write_bytes(b"")
+    for path in (mailbox, session, session.parent, tunnel):
+        os.utime(path, (NOW - age, NOW - age))
+    return tunnel
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    make(home, f"slurm-{OWN}")
+    return home
+
+
+def sweep(home: Path) -> list[str]:
+    sweeping.remove_ended(str(home), str(home / f"slurm-{OWN}"))
+    return sorted(os.listdir(home))
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLED", "FAILED", "TIMEOUT"])
+def test_the_tunnel_of_an_ended_job_goes(home: Path, slurm: Slurm, state: str) -> None:
+    make(home, "slurm-7")
+    slurm.says("squeue", fake.job(OWN) + fake.job(7, state))
+
+    assert sweep(home) == [f"slurm-{OWN}"]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "COMPLETING", "REQUEUED", "NODE_FAIL"])
+def test_the_tunnel_of_a_job_that_lives_or_may_come_back_stays(
+    home: Path, slurm: Slurm, state: str
+) -> None:
+    make(home, "slurm-7", age=10 * sweeping.FORGOTTEN)
+    slurm.says("squeue", fake.job(OWN) + fake.job(7, state))
+
+    assert sweep(home) == [f"slurm-{OWN}", "slurm-7"]
+
+
+def test_of_a_forgotten_job_only_an_old_tunnel_goes(home: Path, slurm: Slurm) -> None:
+    make(home, "slurm-7", age=sweeping.FORGOTTEN - 60)
+    make(home, "slurm-8", age=sweeping.FORGOTTEN + 60)
+    slurm.says("squeue", fake.job(OWN))
+
+    assert sweep(home) == [f"slurm-{OWN}", "slurm-7"]
+
+
+def test_the_one_in_use_and_tunnels_that_users_have_named_stay(home: Path, slurm: Slurm) -> None:
+    for name in ("job", "slurm-", "slurm-x", "my-slurm-7"):
+        make(home, name, age=10 * sweeping.FORGOTTEN)
+    before = sorted(os.listdir(home))
+    slurm.says("squeue", fake.job(OWN, "COMPLETED"))
+
+    assert sweep(home) == before
+    assert not slurm.asked
+
+
+def test_without_an_answer_all_stay(home: Path, slurm: Slurm) -> None:
+    make(home, "slurm-7", age=10 * sweeping.FORGOTTEN)
+    slurm.says("squeue", err=fake.UNREACHABLE + "\n", code=1)
+
+    with pytest.raises(NoAnswer):
+        sweep(home)
+
+    assert sorted(os.listdir(home)) == [f"slurm-{OWN}", "slurm-7"]
+
+
+def test_what_a_link_points_to_stays(home: Path, slurm: Slurm, tmp_path: Path) -> None:
+    elsewhere = make(tmp_path, "elsewhere")
+    (home / "slurm-7").symlink_to(elsewhere)
+    slurm.says("squeue", fake.job(OWN) + fake.job(7, "COMPLETED"))
+
+    sweep(home)
+
+    assert (elsewhere / "sessions" / "0" / "dial.mbx").exists()
