@@ -126,10 +126,12 @@ class Place:
                 except BlockingIOError:
                     continue
                 try:
-                    return cls(path, name, held, _listen(directory, f"{name}.sock"))
+                    taken = cls(path, name, held, _listen(directory, f"{name}.sock"))
                 except BaseException:
                     os.close(held)
                     raise
+                _sweep(directory, spared=stem(tunnel, role, slot=0).removesuffix("0"))
+                return taken
         raise Unsafe(f"{SLOTS} others have a control socket for this tunnel on this host")
 
     @property
@@ -180,6 +182,25 @@ def _listen(directory: int, name: str) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _sweep(directory: int, spared: str) -> None:
+    """Remove what killed ends of other tunnels have left: on nodes of a cluster each job's.
+
+    Who looks for a place for the tunnel itself must not find one held without need.
+    """
+    for lock_name in os.listdir(directory):
+        name = lock_name.removesuffix(".lock")
+        if name == lock_name or name.startswith(spared):
+            continue
+        with contextlib.suppress(OSError):  # its owner lives, or has just gone
+            held = lock(directory, lock_name, wait=False)
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{name}.sock", dir_fd=directory)
+                os.unlink(lock_name, dir_fd=directory)
+            finally:
+                os.close(held)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

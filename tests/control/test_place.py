@@ -166,6 +166,25 @@ def test_the_socket_of_a_killed_process_is_replaced(runtime: Path) -> None:
     live.leave()
 
 
+def test_what_killed_ends_of_other_tunnels_left_is_removed(runtime: Path) -> None:
+    """Not so what live ones have, nor what is not a control socket's."""
+    alive = Place.take("/home/ann/.muxfs/alive", "dial")
+    left = Place.take("/home/ann/.muxfs/left", "dial")
+    os.close(left._lock)  # as SIGKILL does
+    left.listener.close()
+    directory = runtime / "muxfs"
+    (directory / "other.log").write_text("kept")
+    before = {path.name for path in directory.iterdir()}
+
+    taken = Place.take(TUNNEL, "listen")
+
+    gone = before - {path.name for path in directory.iterdir()}
+    assert gone == {f"{left._name}.sock", f"{left._name}.lock"}
+    assert reaches(runtime, f"{alive._name}.sock", alive.listener)
+    taken.leave()
+    alive.leave()
+
+
 def test_a_lock_that_was_removed_while_it_was_waited_for(
     runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

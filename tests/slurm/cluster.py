@@ -150,7 +150,7 @@ class Cluster:
     async def no_leftovers(self, within: float = LEFTOVERS) -> None:
         """Fail unless nothing of users or of muxfs is left, soon, on any host that is up.
 
-        Processes, ports, sockets, cgroups of jobs, mailbox files: `survey`.
+        Processes, ports, cgroups of jobs, mailbox files: `survey`.
         """
         found: list[str] = []
         with trio.move_on_after(within):

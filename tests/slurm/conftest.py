@@ -9,7 +9,7 @@ What a test gets:
   that only the login hosts reach), whose `host.run(*argv, user=...)` runs a command to its end;
   `power_cut(host)` and `start(host)`, `partition(host)` and `heal(host)`, `restart_controller()`,
   `plugins(text)` for plugstack.conf (its directory is `cluster.etc`, /etc/slurm on each host).
-  `await cluster.no_leftovers()` fails if a process, port, socket, cgroup or mailbox is left on
+  `await cluster.no_leftovers()` fails if a process, port, cgroup or mailbox is left on
   any host. After the test all hosts are up again and empty.
 * `commands`: `await commands.muxfs(host, "listen", ...)` gives a `tests.e2e.process.Side`.
 * `jobs.submit(cluster, script, *options)`: a `Job`, with `runs()`, `until(...)` and `cancel()`.

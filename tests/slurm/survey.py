@@ -5,17 +5,15 @@ python -m tests.slurm.survey UID...
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 LISTENS = "0A"
 """State of a listening TCP socket, in /proc/net/tcp."""
-LOCAL_DISKS = ("/tmp", "/run", "/dev/shm", "/var/tmp")
 SHARED = "/shared"
-"""The homes are there, too."""
+"""The homes are there, too. (A socket in a host's /tmp that outlives SIGKILL is no leftover: it
+leads nowhere, and the next end there removes it.)"""
 
 
 def processes(users: set[int]) -> Iterator[str]:
@@ -39,13 +37,6 @@ def ports(users: set[int]) -> Iterator[str]:
                 yield f"{table} port {int(local.rpartition(':')[2], 16)} of {user}"
 
 
-def sockets(users: set[int]) -> Iterator[str]:
-    """Find sockets in the host's own filesystems."""
-    for path, status in _files(LOCAL_DISKS):
-        if status.st_uid in users and stat.S_ISSOCK(status.st_mode):
-            yield f"socket {path} of {status.st_uid}"
-
-
 def groups() -> Iterator[str]:
     """Find the cgroups of jobs."""
     for path in Path("/sys/fs/cgroup/freezer").glob("slurm*/uid_*/job_*"):
@@ -54,19 +45,8 @@ def groups() -> Iterator[str]:
 
 def mailboxes() -> Iterator[str]:
     """Find mailbox files in what all hosts share."""
-    for path, _ in _files((SHARED,)):
-        if path.suffix == ".mbx":
-            yield f"mailbox {path}"
-
-
-def _files(places: tuple[str, ...]) -> Iterator[tuple[Path, os.stat_result]]:
-    for place in places:
-        for directory, _, names in os.walk(place):
-            for path in (Path(directory, name) for name in names):
-                try:
-                    yield path, path.lstat()
-                except FileNotFoundError:
-                    continue
+    for path in Path(SHARED).rglob("*.mbx"):
+        yield f"mailbox {path}"
 
 
 def main() -> None:
@@ -75,7 +55,7 @@ def main() -> None:
         print(*mailboxes(), sep="\n")
     else:
         users = {int(word) for word in sys.argv[1:]}
-        print(*processes(users), *ports(users), *sockets(users), *groups(), sep="\n")
+        print(*processes(users), *ports(users), *groups(), sep="\n")
 
 
 if __name__ == "__main__":
