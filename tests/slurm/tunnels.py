@@ -19,7 +19,7 @@ from .jobs import Job
 PORT = 7000
 """Of the service, in the job."""
 SERVICE = f"{PYTHON} -m tests.slurm.service"
-SCRIPT = f"{SERVICE} {PORT} &\nexec muxfs dial {PORT}"
+SCRIPT = f"exec muxfs dial {PORT} -- {SERVICE} {PORT}"
 """The last line of a batch script."""
 
 
