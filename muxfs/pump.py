@@ -304,16 +304,21 @@ class Pump:
                     progress = await self._read_several(read, beside) or progress
                     continue
                 data = await self._read_patiently(read)
+                if engine.receive(read, data, trio.current_time()):
+                    progress = True
+                    self._after_reading()  # the next read takes time: acks and data go on now
+                continue
             progress = engine.receive(read, data, trio.current_time()) or progress
         return progress
 
     async def _read_patiently(self, read: Read) -> bytes:
         """Read; in the ring, soon after traffic, wait for news meanwhile."""
-        reader, wait = self.storage.reader, self._wait()
-        if read.ring is None or self.engine.marker is None or not wait.seconds:
-            return await reader.read(read.offset, read.length)
-        marker = Marker(*self.engine.marker)
-        return await reader.read_until(read.offset, read.length, marker, wait.nap, wait.seconds)
+        reader, wait, engine = self.storage.reader, self._wait(), self.engine
+        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
+        # the rest of a batch is there already: nothing will announce it
+        if wait.seconds and marker.within(read.offset, read.length):
+            return await reader.read_until(read.offset, read.length, marker, wait.nap, wait.seconds)
+        return await reader.read(read.offset, read.length)
 
     def _wait(self) -> Pause:
         """Return how a read of the ring waits for news now."""

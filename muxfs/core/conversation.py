@@ -156,10 +156,10 @@ class Conversation:
 
     def _write_batch(self, room: int, now: float, ack_due: bool) -> Write | None:
         out = self.out
-        filling = Filling(room - out.proof.overhead)
         # half of what may be in flight: one batch on its way while the next one is made
-        most = min(out.allowance, self.pacer.allowance // 2)
-        self.streams.fill(filling, max(0, most))
+        most = max(0, min(out.allowance, self.pacer.allowance // 2))
+        filling = Filling(self._whole_pages(room, most) - out.proof.overhead)
+        self.streams.fill(filling, most)
         ack = self.inbound.position
         if filling.count == 0 and self._has_work and self._at_end_of_ring:
             return self._place(*out.encode_pad(ack), now, asks_for_ack=False)
@@ -167,6 +167,17 @@ class Conversation:
             return None
         buffers, stride = out.encode(ack, filling.parts, filling.count)
         return self._place(buffers, stride, now, filling.asks_for_ack)
+
+    def _whole_pages(self, room: int, most: int) -> int:
+        """Return how much room a batch should use: of much data as ends with a page.
+
+        Writes that share a page wait for each other, and a MiB across a border of pages is
+        two operations of a file server and a commit instead of one.
+        """
+        length = min(room, most)
+        if length < LEAST_DATA or self.streams.ready < length:
+            return room
+        return length - (self.out.position + length) % wire.PAGE
 
     def write_notice(self, now: float) -> Write | None:
         """Return the batch that has the peer look at the status; None where it has no room."""

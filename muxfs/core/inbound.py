@@ -249,7 +249,9 @@ class ReceiveRing:
         self._pieces.clear()
         found, self._stopped_at = self.position - self._stopped_at, self.position
         if found:
-            self._guess = min(found + PAGE, max(self._guess, PIECE), self.times.worth_guessing)
+            likely = min(found + PAGE, max(self._guess, PIECE))
+            # of a batch that needs a second read anyway only the header is looked for
+            self._guess = likely if likely <= self.times.worth_guessing else PAGE
             self._misses = 0
         else:
             self._misses += 1

@@ -202,6 +202,12 @@ class Multiplexer:
         return self._scheduler.next() is not None
 
     @property
+    def ready(self) -> int:
+        """Bytes that the stream whose turn it is may send now."""
+        stream = self._scheduler.next()
+        return 0 if stream is None else stream.send.ready
+
+    @property
     def queued(self) -> int:
         """Bytes that streams have queued."""
         return self._send_budget.queued

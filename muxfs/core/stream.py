@@ -136,9 +136,14 @@ class SendHalf:
             return self.limit > self.offset
         return self.state in _ENDING_STATES
 
+    @property
+    def ready(self) -> int:
+        """Bytes that are queued and within credit."""
+        return min(self.limit - self.offset, self.queued)
+
     def emit(self, most: int) -> tuple[list[Buffer], int]:
         """Take up to `most` bytes within credit from the queue: pieces and their length."""
-        want = min(most, self.limit - self.offset, self.queued)
+        want = min(most, self.ready)
         pieces: list[Buffer] = []
         left = want
         while left > 0:

@@ -67,8 +67,12 @@ class Marker:
     offset: int
     value: bytes
 
+    def within(self, offset: int, length: int) -> bool:
+        """Whether it stands, if anywhere, in the `length` bytes at `offset`."""
+        return offset <= self.offset and self.offset + len(self.value) <= offset + length
+
     def stands_in(self, data: bytes, offset: int) -> bool:
-        """Whether it stands in `data`, which was read at `offset`."""
+        """Whether it stands in `data`, which was read at `offset` and should hold it."""
         return data.startswith(self.value, self.offset - offset)
 
 
@@ -181,9 +185,10 @@ class MailboxReader(abc.ABC):
     async def read_until(
         self, offset: int, length: int, marker: Marker, nap: float, timeout: float
     ) -> bytes:
-        """Read as `read` does, every `nap` seconds until `marker` stands in what was read.
+        """Read as `read` does, and look every `nap` seconds until `marker` stands there.
 
-        Returns what was read last, after `timeout` seconds at the latest. One thread hop for all.
+        It must be `within` what is read. Returns what was read last, after `timeout` seconds
+        at the latest. One thread hop for all.
         """
 
     def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002

@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from muxfs.core.wire import HEAD_LENGTH
-from muxfs.storage.access import READS, WRITES, Access
+from muxfs.storage.access import ALIGNMENT, READS, WRITES, Access
 from muxfs.storage.base import (
     Buffer,
     Extent,
@@ -42,6 +42,9 @@ from muxfs.storage.ranges import WHOLE, Ranges
 
 CLOSE_GRACE: Final = 0.5
 """Seconds that `aclose` waits for a file to be closed before it leaves that to its thread."""
+
+CHEAP: Final = 2 * ALIGNMENT
+"""Bytes that may be read again and again for nothing; of more only the first ones are looked at."""
 
 INLINE_LIMIT: Final = 4 << 20
 """Longest copy on the event loop, in bytes: 0.3 ms."""
@@ -255,14 +258,18 @@ class PosixReader(MailboxReader):
     ) -> bytes:
         def job(abandoned: threading.Event) -> bytes:
             deadline = time.monotonic() + timeout
-            while True:
-                data = self._read(offset, length)
+            data = self._read(offset, length)
+            while not marker.stands_in(data, offset):
                 left = deadline - time.monotonic()
-                if marker.stands_in(data, offset) or left <= 0:
-                    return data
                 # a file that is missing is looked for at the caller's pace
-                if abandoned.wait(min(nap, left) if data else left) or self._closed:
-                    return data
+                if left <= 0 or abandoned.wait(min(nap, left) if data else left) or self._closed:
+                    break
+                if length > CHEAP:
+                    left = deadline - time.monotonic()
+                    if not self._watch(marker, nap, left, abandoned):
+                        break
+                data = self._read(offset, length)
+            return data
 
         return await self._ground.hop(job)
 

@@ -7,7 +7,7 @@ from muxfs.core.flight import Flight
 from muxfs.core.inbound import PIECE
 from muxfs.core.multiplexer import Changes
 from muxfs.core.proof import CHECKSUM_BLOCKS
-from muxfs.core.wire import PAGE, RING_OFFSET, Birth, Incarnation, Role
+from muxfs.core.wire import ALIGNMENT, PAGE, RING_OFFSET, Birth, Incarnation, Role
 
 CREDIT = 1 << 20
 
@@ -48,3 +48,20 @@ def test_small_frames_keep_no_large_reads_in_memory() -> None:
     queue = stream.receive._queue
     objects = {id(p.obj): memoryview(p.obj).nbytes for p in queue if isinstance(p, memoryview)}
     assert sum(objects.values()) < 4 * stream.receive.buffered
+
+
+def test_batches_of_a_bulk_stream_end_with_a_page() -> None:
+    """Else consecutive writes wait for each other, where both have some of one page."""
+    near, _ = pair()
+    sent = near.streams.open("target")
+    for size, ends_with_page in ((CREDIT // 2, True), (100, False)):
+        near.streams.send(sent, bytes(size))
+        write = near.next_write(0.0)
+        assert write is not None
+        assert write.length > size // 3
+        assert (write.offset + write.length) % ALIGNMENT == 0
+        assert ((write.offset + write.length) % PAGE == 0) is ends_with_page
+        while near.next_write(0.0) is not None:
+            pass
+        near.flight._writes.clear()
+        near.out.acknowledge(near.out.position, 0.0)

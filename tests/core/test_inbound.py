@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from muxfs.core import wire
 from muxfs.core.flight import Flight
-from muxfs.core.inbound import MISSES, MOST_READS, PIECE, Piece, ReceiveRing
+from muxfs.core.inbound import MISSES, MOST_READS, PIECE, Piece, ReadTimes, ReceiveRing
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import PAGE, RING_OFFSET
@@ -178,6 +180,25 @@ def test_a_wrong_guess_asks_for_no_more_than_came_last_time() -> None:
     ring.lengths.clear()
     ring.read()
     assert max(ring.lengths) <= 10_048 + 2 * PAGE
+
+
+class Slow(ReadTimes):
+    """Of a link that moves so many bytes in a round trip."""
+
+    worth_guessing = 100_000
+
+
+@pytest.mark.parametrize(("length", "asked"), [(60_000, 60_048), (110_000, PAGE)])
+def test_of_what_needs_a_second_read_anyway_only_the_header_is_looked_for(
+    length: int, asked: int
+) -> None:
+    ring = Ring(speculate=True)
+    ring.inbound.times = Slow()
+    ring.write(length)
+    ring.read_all()
+    ring.lengths.clear()
+    ring.read()
+    assert asked <= ring.lengths[0] <= asked + 2 * PAGE
 
 
 class Wide(Ring):

@@ -253,6 +253,36 @@ async def test_watch_sees_what_is_written_meanwhile(pair) -> None:
     assert seen == [True]
 
 
+@pytest.mark.parametrize("length", [4096, 65536])
+async def test_a_read_waits_for_what_is_written_meanwhile(pair, length: int) -> None:
+    near, far = pair
+    seen = []
+    marker = Marker(777, b"news")
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def read() -> None:
+                seen.append(await far.reader.read_until(700, length, marker, 0.001, 10 * PATIENCE))
+
+            await wait_until(lambda: far.operations.reads)  # it is under way
+            await near.writer.write(777 + 1000, [b"with what follows"])
+            await near.writer.write(777, [b"news"])
+
+    assert len(seen[0]) == length
+    assert seen[0][77:81] == b"news"
+    assert seen[0][1077:].startswith(b"with what follows")
+
+
+async def test_a_read_that_waits_gives_up(pair) -> None:
+    near, far = pair
+    await near.writer.write(700, [b"old"])
+    for timeout in (0.0, 0.02):
+        data = await far.reader.read_until(700, 65536, Marker(777, b"news"), 0.001, timeout)
+        assert len(data) == 65536
+        assert data.startswith(b"old")
+
+
 async def test_watch_gives_up(pair) -> None:
     _, far = pair
 

@@ -477,3 +477,28 @@ async def test_immediate_once_the_file_is_there(directory: Path, access) -> None
     await near.aclose()
     await far.aclose()
     assert not far.reader.immediate
+
+
+class Recording(HeldRead):
+    """Tells how much was read each time."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+
+    def read(self, descriptor: int, offset: int, length: int) -> bytes:
+        self.lengths.append(length)
+        return super().read(descriptor, offset, length)
+
+
+async def test_a_read_that_waits_asks_for_much_only_once_it_is_there(directory: Path) -> None:
+    recording, marker = Recording(), Marker(0, b"news")
+    near = PosixStorage(directory, "near", "far", remote())
+    far = PosixStorage(directory, "far", "near", Access(recording, DsyncWrite()))
+    await near.writer.prepare(SIZE)
+    await far.reader.read_until(0, 1 << 20, marker, nap=0.001, timeout=0.05)
+    await near.writer.write(0, [b"news"])
+    await far.reader.read_until(0, 1 << 20, marker, nap=0.001, timeout=PATIENCE)
+    await near.aclose()
+    await far.aclose()
+
+    assert [length for length in recording.lengths if length > 4096] == [1 << 20, 1 << 20]
