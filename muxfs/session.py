@@ -340,8 +340,11 @@ class Session:
             least = min(least, self.engine.unsent)
 
     def _patience(self, least: float) -> float:
-        """Return how long to wait for the other side at the end: longer where all is slow."""
-        return max(least, min(MOST_PATIENCE, 2 * (self.engine.round_trip or 0.0)))
+        """Return how long to wait for the other side at the end: longer where all is slow.
+
+        A large batch takes two reads where the PING that was measured takes one.
+        """
+        return max(least, min(MOST_PATIENCE, 3 * (self.engine.round_trip or 0.0)))
 
 
 def mailboxes(path: str | os.PathLike[str], role: Role, config: SessionConfig) -> Storage:
