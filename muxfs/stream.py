@@ -95,7 +95,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         """
         stream = self._core
         await trio.lowlevel.checkpoint()
-        while not (stream.accepted or stream.lost or self._closed):
+        while not self.answered:
             await self._send_lot.park()
         if self._closed:
             raise trio.ClosedResourceError
@@ -103,6 +103,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
         if ending is not None:
             raise StreamRefused(ending.code, ending.reason)
         return stream.bound_address
+
+    @property
+    def answered(self) -> bool:
+        """Whether `wait_accepted` would not wait."""
+        return self._core.accepted or self._core.lost is not None or self._closed
 
     async def accept(self, bound_address: str = "") -> None:
         """Answer an incoming stream of `Session.listen(auto_accept=False)`; again is no harm."""
@@ -116,9 +121,15 @@ class MuxStream(trio.abc.HalfCloseableStream):
         For an incoming stream before its answer: what is done to answer it is then in vain.
         """
         await trio.lowlevel.checkpoint()
-        receive = self._core.receive
-        while receive.state is not ReceiveState.RESET and not self._core.lost:
+        while not (self._core.lost or self._is_given_up):
             await self._receive_lot.park()
+
+    @property
+    def _is_given_up(self) -> bool:
+        receive, send = self._core.receive, self._core.send
+        # also who reads no more, and has sent a FIN and nothing else: there is nothing to bring
+        nothing = receive.state is ReceiveState.FINISHED and not receive.expected
+        return receive.state is ReceiveState.RESET or (nothing and send.ending is not None)
 
     async def refuse(self, code: Code, reason: str = "") -> None:
         """Answer an incoming stream with a refusal, and close it."""

@@ -107,6 +107,7 @@ class Endpoint:
         If that fails, or the end fails later, the body is cancelled and `open_endpoint` raises.
         """
         self._session_nursery.start_soon(self._run)
+        self._forward_nursery.start_soon(self._load.answers.watch)
         await self._opened.wait()
 
     async def find_rival(self) -> AlreadyRunning | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -11,6 +12,7 @@ import trio
 
 from muxfs.core.wire import Code
 from muxfs.errors import ending_of, printable
+from muxfs.forwards.answers import Answers
 from muxfs.forwards.events import REFUSALS, Ended, Opened, Refused, Report
 from muxfs.forwards.sessions import Opener
 from muxfs.forwards.splice import Transfer, splice
@@ -33,6 +35,8 @@ class Load:
     held: int = 0
     """Clients that wait for a session."""
     carried: dict[trio.CancelScope, tuple[Session, PeerInfo | None]] = attrs.field(factory=dict)
+    answers: Answers = attrs.field(factory=Answers)
+    """Who waits for the far side's answer."""
 
     @contextmanager
     def one_more(self, count: int = 1) -> Iterator[None]:
@@ -117,19 +121,30 @@ class Carrier:
             self.report(stream)
             connection.reset()
             return stream
-        return await self.carry(connection, stream, originator, target)
+        return await self.carry(connection, stream, originator, target, timeout)
 
     async def carry(
-        self, connection: Connection, stream: MuxStream, originator: str, target: str = ""
+        self,
+        connection: Connection,
+        stream: MuxStream,
+        originator: str,
+        target: str = "",
+        timeout: float = math.inf,
     ) -> Transfer:
         """Carry a connection until its end, and report that. Takes both over.
 
-        target: where it leads, if that is not what the stream's target says.
+        target: where it leads, if that is not what the stream's target says. timeout: seconds
+        that its target may take to answer, if it has not yet.
         """
         target = printable(target or stream.target)
         self.report(Opened(originator, target))
         transfer = Transfer()
-        with trio.CancelScope() as scope:
+        with (
+            trio.CancelScope() as scope,
+            self.load.answers.awaited(
+                stream, connection.sock, timeout, lambda: transfer.sent > 0, scope
+            ) as awaited,
+        ):
             self.load.carried[scope] = stream.session, stream.session.peer
             try:
                 await splice(connection, stream, transfer)
@@ -138,6 +153,8 @@ class Carrier:
         ending = ending_of(transfer.error)
         if ending is not None and ending.code in REFUSALS:
             self.report(Refused(originator, target, ending.code, ending.reason))
+        elif awaited.given_up:
+            self.report(Refused(originator, target, *awaited.given_up))
         else:
             clean = transfer.clean
             self.report(Ended(originator, target, transfer.sent, transfer.received, clean))

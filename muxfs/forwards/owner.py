@@ -14,10 +14,11 @@ import functools
 import ipaddress
 import os
 import re
+import select
 import socket
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 import trio
@@ -89,8 +90,41 @@ async def of_flow(flow: Flow) -> int | None:
     return await trio.to_thread.run_sync(search_proc, flow, abandon_on_cancel=True)
 
 
+def has_left(connection: socket.socket) -> bool:
+    """Whether the process at the other end has closed its socket, and all it sent was read.
+
+    A client that only says that it sends no more has not left. False where nobody can tell.
+    """
+    try:
+        if connection.recv(1, socket.MSG_PEEK):
+            return False
+        if connection.family == socket.AF_UNIX:
+            hung_up = select.poll()
+            hung_up.register(connection, 0)
+            return bool(hung_up.poll(0))
+        client, server = connection.getpeername()[:2], connection.getsockname()[:2]
+        flow = Flow(connection.family, socket.IPPROTO_TCP, client, server)
+        found = _look_up(flow) if _sock_diag_works(flow.family, flow.protocol) else None
+    except ConnectionError:
+        return True
+    except OSError:
+        return False  # it is there, and silent
+    return found is not None and not found.inode
+
+
 def ask_sock_diag(flow: Flow) -> int | None:
     """Look one socket up. Raises OSError where the kernel does not answer."""
+    found = _look_up(flow)
+    return _judge(*found) if found else None
+
+
+class _Found(NamedTuple):
+    uid: int
+    inode: int
+    state: int
+
+
+def _look_up(flow: Flow) -> _Found | None:
     ends = (flow.client, flow.server)
     if flow.protocol == socket.IPPROTO_UDP:
         ends = (flow.server, flow.client)  # udp_diag takes them as of a packet that arrives
@@ -115,7 +149,7 @@ def ask_sock_diag(flow: Flow) -> int | None:
     # the look-up falls back on wider sockets: a listener on the client's port, for instance
     if local != flow.client[1] or remote not in _remotes(flow):
         return None
-    return _judge(uid, inode, state)
+    return _Found(uid, inode, state)
 
 
 def search_proc(flow: Flow) -> int | None:

@@ -76,7 +76,11 @@ class ProxyClient:
             await self._refuse(request, stream)
             return
         try:
-            bound = await stream.wait_accepted()
+            bound = await self._answer(stream, rest)
+            if isinstance(bound, Refused):
+                await stream.abort()
+                await self._refuse(request, bound)
+                return
             await self._begin(request.granted(bound), rest, stream)
         except StreamRefused as error:
             refused = Refused(self.originator, printable(target), error.code, error.reason)
@@ -87,6 +91,20 @@ class ProxyClient:
             raise
         else:
             await self.carrier.carry(self.connection, stream, self.originator, target)
+
+    async def _answer(self, stream: MuxStream, rest: bytes) -> str | Refused:
+        """Wait for the far side's answer, which says where it is bound. Raises StreamRefused."""
+        bound = ""
+        with (
+            trio.CancelScope() as scope,
+            self.carrier.load.answers.awaited(
+                stream, self.connection.sock, self.connect_timeout, lambda: bool(rest), scope
+            ) as awaited,
+        ):
+            bound = await stream.wait_accepted()
+        if awaited.given_up and scope.cancelled_caught:
+            return Refused(self.originator, printable(stream.target), *awaited.given_up)
+        return bound
 
     async def _begin(self, answer: bytes, rest: bytes, stream: MuxStream) -> None:
         """Pass on what was said before the two were joined. Raises OSError."""

@@ -9,6 +9,7 @@ import pytest
 from muxfs.core.wire import Code
 from muxfs.endpoint.endpoint import RESERVED
 from muxfs.forwards import (
+    answers,
     associations,
     carrier,
     datagrams,
@@ -102,6 +103,7 @@ def test_limits() -> None:
     says("listeners for the other side", lending.MAX_LISTENERS)
     says("associations for the other side", incoming.MAX_DATAGRAM_STREAMS)
     says("associations of a UDP port", associations.MAX_ASSOCIATIONS)
+    says("answer of the other side to a connection", answers.GRACE)
     greeting = proxy.GREETING_TIME, socks.MAX_REQUEST >> 10, http_proxy.MAX_HEAD >> 10
     says("greeting of a proxy's client", *greeting)
     says("name of a host, path of a socket", spec.MAX_HOST, spec.MAX_PATH)
