@@ -10,7 +10,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal, TypeVar
 
 import attrs
@@ -21,7 +21,7 @@ from muxfs.cli.child import SIGNALS, Child
 from muxfs.cli.failures import Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.jobs import JobOver, Watch
-from muxfs.cli.journal import Journal, no_sign
+from muxfs.cli.journal import Journal, no_sign, unserved
 from muxfs.cli.output import NORMAL, Output, ProgressLine
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
@@ -250,7 +250,8 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
         async with trio.open_nursery() as nursery:
             command = hints.doctor_line(end.tunnel.spelling)
             hint = functools.partial(end.journal.hint, seconds=HINT_AFTER, command=command)
-            nursery.start_soon(remind, endpoint.sessions, hint, place)
+            looks = place, HINT_AFTER, endpoint.find_dialler
+            nursery.start_soon(remind, endpoint.sessions, hint, *looks)
             nursery.start_soon(end.journal.tell_rest)
             control = Control(endpoint, real_path)
             try:
@@ -426,17 +427,32 @@ class _Teller:
             self(event)
 
 
+async def _nobody() -> None:
+    pass
+
+
 async def remind(
-    sessions: Sessions, tell: Callable[[str], None], place: str, after: float = HINT_AFTER
+    sessions: Sessions,
+    tell: Callable[[str], None],
+    place: str,
+    after: float = HINT_AFTER,
+    elsewhere: Callable[[], Awaitable[PeerInfo | None]] = _nobody,
 ) -> None:
-    """Each time that nobody comes for `after` seconds, tell once what this side sees."""
+    """Each time that nobody comes for `after` seconds, tell once what this side sees.
+
+    elsewhere: finds one who is there, and looks at other sessions only.
+    """
     while True:
         with trio.move_on_after(after) as patience:
             await sessions.wait_established()
         if patience.cancelled_caught:
+            number, other = max(sessions.by_number, default=0), await elsewhere()
             births = [session.engine.peer for session in sessions.by_number.values()]
             peers = [PeerInfo.of(birth) for birth in births if birth is not None]
-            tell(no_sign(place, peers[0] if peers else None, after))
+            if other is not None and not peers:
+                tell(unserved(number, other))
+            else:
+                tell(no_sign(place, peers[0] if peers else None, after))
             await sessions.wait_established()
         await sessions.wait_lost()
 

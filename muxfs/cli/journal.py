@@ -212,6 +212,15 @@ def who(peer: PeerInfo) -> str:
     return ", ".join(words)
 
 
+def unserved(session: int, other: PeerInfo) -> str:
+    """Say that the other side is there, and has fewer sessions than this one."""
+    return (
+        f"the other side ({who(other)}) is there, and does not look at session {session}, which "
+        f"this side has: the others are in use. Start it with --sessions {session + 1} or more; "
+        "both sides need the same."
+    )
+
+
 def no_sign(place: str, peer: PeerInfo | None, seconds: float) -> str:
     """Say what this side sees, when nobody answers."""
     if peer is not None:

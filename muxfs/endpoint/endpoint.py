@@ -14,12 +14,13 @@ import attrs
 import trio
 
 from muxfs.config import SessionConfig
-from muxfs.core.wire import Code, Role
+from muxfs.core.link import previous_life
+from muxfs.core.wire import HEAD_LENGTH, Code, Role
 from muxfs.endpoint.dialling import DiallingSide
 from muxfs.endpoint.events import Report, SessionChange
 from muxfs.endpoint.listening import ListeningSide, find_rival
 from muxfs.endpoint.slots import Slots, prepared
-from muxfs.errors import AlreadyRunning
+from muxfs.errors import AlreadyRunning, MuxfsError
 from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier, Load
 from muxfs.forwards.consent import Policy
@@ -33,8 +34,8 @@ from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import Forward, Kind
 from muxfs.forwards.splice import Transfer
 from muxfs.forwards.tcp import Connection
-from muxfs.info import Change
-from muxfs.occupancy import already_running
+from muxfs.info import Change, PeerInfo
+from muxfs.occupancy import already_running, is_taken
 from muxfs.session import Session, open_session
 from muxfs.storage.base import Progress
 from muxfs.storage.budget import Allowance
@@ -117,6 +118,27 @@ class Endpoint:
             config.slots, config.most_sessions, Role[config.role.upper()], config.session
         )
         return already_running(life) if life is not None else None
+
+    async def find_dialler(self) -> PeerInfo | None:
+        """Find a dialling end in session 0, where this listening end has another one.
+
+        None where there is none, or where nobody can tell.
+        """
+        config = self.config
+        if config.role != "listen" or 0 in self.sessions.by_number:
+            return None
+        storage = config.slots.storage(0)
+        try:
+            blocks = (await prepared(config.slots, 0, config.session)).blocks()
+            head = await storage.reader.read(0, HEAD_LENGTH)
+        except (OSError, MuxfsError):
+            return None
+        finally:
+            await storage.aclose()
+        life = previous_life(head, Role.DIAL, blocks)
+        if life is None or is_taken(life) is False:
+            return None
+        return PeerInfo.of(life.birth)
 
     @property
     def forwards(self) -> tuple[ActiveForward, ...]:

@@ -62,6 +62,27 @@ async def test_nothing_is_told_when_the_other_side_is_there(autojump_clock: Mock
             nursery.cancel_scope.cancel()
 
 
+async def test_a_session_that_the_other_side_does_not_look_at(autojump_clock: MockClock) -> None:
+    fs = MemoryFilesystem()
+    told: list[str] = []
+
+    async def elsewhere() -> PeerInfo:
+        return PeerInfo("node17", 12, "ann", "then", "muxfs", "", 3)
+
+    sessions = Sessions()
+    async with (
+        open_session("", role="listen", storage=fs.storage("l", "d")) as session,
+        trio.open_nursery() as nursery,
+    ):
+        with sessions.including(4, session):
+            nursery.start_soon(remind, sessions, told.append, "here", HINT_AFTER, elsewhere)
+            await trio.sleep(300)
+        nursery.cancel_scope.cancel()
+    (words,) = told
+    assert words.startswith("the other side (node17, pid 12, user ann) is there, and does not look")
+    assert "--sessions 5 or more" in words
+
+
 def test_words_for_a_peer_that_does_not_answer() -> None:
     peer = PeerInfo("node17", 12, "ann", "then", "muxfs", "", 3)
     words = no_sign("/shared/job", peer, 60)

@@ -336,3 +336,25 @@ async def test_a_bound_of_operations_is_of_all_sessions_together(autojump_clock:
         assert dial.established() == [0, 1, 2]
         count = dial.slots.operations() - before
         assert 0.8 * 120 * bound < count <= 121 * bound
+
+
+async def test_a_listener_that_the_other_side_does_not_look_at_finds_out(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sides were given different numbers of sessions."""
+    # all ends are of one process here, whose word on itself is none
+    monkeypatch.setattr("muxfs.process.is_alive", lambda _: True)
+    monkeypatch.setattr("muxfs.process.identity", lambda: "another")
+    async with playing() as (nursery, tunnel):
+        first = await start(nursery, tunnel, "listen", most_sessions=3)
+        second = await start(nursery, tunnel, "listen", most_sessions=3)
+        assert await second.endpoint.find_dialler() is None
+        dial = await start(nursery, tunnel, "dial", most_sessions=1)
+        await trio.sleep(60)
+        assert (first.established(), second.established()) == ([0], [])
+        assert await first.endpoint.find_dialler() is None
+        found = await second.endpoint.find_dialler()
+        assert found is not None
+        assert found.host
+        await dial.leave()
+        assert await second.endpoint.find_dialler() is None
