@@ -24,6 +24,9 @@ import attrs
 from xxhash import xxh3_128
 
 from muxfs.cli.failures import UNAVAILABLE, Failure, exit_code_of
+from muxfs.errors import UnusableKey
+from muxfs.sealing.files import create_key
+from muxfs.sealing.key import make_sealer
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount, span
 
@@ -42,15 +45,16 @@ class _Difference(Exception):
     """What came out of the tunnel is not what went in."""
 
 
-def run(size: int, parent: str | None) -> int:
+def run(size: int, parent: str | None, *, sealed: bool = False) -> int:
     """Run the demo; return the exit code. Raises Failure."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     directory = _make_directory(parent)
     print("muxfs demo: a web server, reached through two files and nothing else\n")
     _line("directory", f"{directory} on {find_filesystem(directory).describe()}")
     try:
+        options = _make_key(directory) if sealed else []
         with _Services() as services:
-            _show(services, directory, size)
+            _show(services, directory, size, options)
     except _Difference as difference:
         print(f"\nThe demo FAILED: {difference}")
         return DIFFERENCE
@@ -74,6 +78,16 @@ def _make_directory(parent: str | None) -> str:
         raise Failure(words, exit_code_of(error)) from error
 
 
+def _make_key(directory: str) -> list[str]:
+    """Make a key; return the options of both ends."""
+    path = os.path.join(directory, "key")
+    try:
+        make_sealer(create_key(path))
+    except UnusableKey as error:
+        raise Failure(str(error), error.exit_code) from error
+    return ["--key-file", path]
+
+
 def _has_room(path: str) -> bool:
     try:
         found = os.statvfs(path)
@@ -82,13 +96,14 @@ def _has_room(path: str) -> bool:
     return found.f_bavail * found.f_frsize >= ROOM and os.access(path, os.W_OK | os.X_OK)
 
 
-def _show(services: _Services, directory: str, size: int) -> None:
+def _show(services: _Services, directory: str, size: int, options: list[str]) -> None:
     tunnel = os.path.join(directory, "tunnel")
     started = time.monotonic()
     with _Ends(directory) as ends:
-        ends.start("listen", tunnel, f"0:{services.web_port}", f"0:{services.echo_port}")
+        forwards = f"0:{services.web_port}", f"0:{services.echo_port}"
+        ends.start("listen", tunnel, *forwards, *options)
         web, echo = (int(str(ends.event("listening")["port"])) for _ in range(2))
-        ends.start("dial", tunnel, str(services.web_port), str(services.echo_port))
+        ends.start("dial", tunnel, str(services.web_port), str(services.echo_port), *options)
         ends.event("established")
         _line("connected", f"after {span(time.monotonic() - started)}")
         _line("web page", _fetch_page(web))

@@ -30,6 +30,15 @@ def test_demo(muxfs: Runner, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_demo_with_a_key(muxfs: Runner, tmp_path: Path) -> None:
+    demo = muxfs.run("demo", "--size", "5M", "--dir", str(tmp_path), "--key")
+    said = "\n".join(demo.lines["stdout"])
+    assert demo.wait() == 0, demo.lines
+    assert said.count(" --key-file ") == 2
+    assert "Every byte was right." in said
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_demo_on_a_directory_that_is_not_there(muxfs: Runner, tmp_path: Path) -> None:
     demo = muxfs.run("demo", "--dir", f"{tmp_path}/none")
     assert demo.wait() == 66
