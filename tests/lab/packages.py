@@ -68,6 +68,9 @@ SLURM = {
     "nft": "nftables",
     "pgrep": "procps",
     "gcc": "gcc libc6-dev libslurm-dev",
+    "curl": "curl",
+    "ssh": "openssh-client",
+    "sshd": "openssh-server",
 }
 NFS = {
     "mount.nfs": "nfs-common",

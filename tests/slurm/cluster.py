@@ -25,7 +25,7 @@ TRACKING = ("cgroup", "linuxproc")
 ETC = Path(__file__).parent / "etc"
 READY = 60.0
 """Seconds until Slurm has seen its nodes."""
-LEFTOVERS = 15.0
+LEFTOVERS = 60.0
 PLUGSTACK = "plugstack.conf"
 _CLEAN = """
 tail -v -n 40 *.out 2>/dev/null
@@ -165,6 +165,8 @@ class Cluster:
             if not host.is_up:
                 await host.boot()
             await host.plug()
+        resume = ("scontrol", "update", "NodeName=c1,c2", "State=RESUME")
+        await self.controller.run(*resume, user=ROOT, check=False)  # which says so, if not drained
         for user in USERS:
             await self.controller.run("scancel", f"--user={user}", user=ROOT)
         await self._until_no_jobs()

@@ -5,8 +5,6 @@ Each test ends with `no_leftovers`: no process, port, cgroup or mailbox file on 
 
 from __future__ import annotations
 
-import trio
-
 from . import jobs
 from .cluster import Cluster
 from .commands import Commands
@@ -27,16 +25,8 @@ async def dialling_sides(host: Host) -> list[int]:
 async def until_it_is_at(tunnel: Tunnelled, host: Host, restarts: int) -> None:
     """Wait for the job's next instance, and for the tunnel to lead there."""
     assert await tunnel.job.runs(restarts) is host
-    with trio.fail_after(jobs.PATIENCE):
-        while not await leads_to(tunnel, host):  # noqa: ASYNC110
-            await trio.sleep(0.5)
+    await tunnel.until_it_is_at(host)
     await tunnel.is_at(host, restarts)
-
-
-async def leads_to(tunnel: Tunnelled, host: Host) -> bool:
-    port = str(await tunnel.listen.port())
-    visit = ("timeout", "10", str(PYTHON), "-m", "tests.slurm.service", "visit", port)
-    return f'"{host.name}"' in (await tunnel.login.run(*visit, check=False)).output
 
 
 async def test_a_job_that_ends_by_itself(cluster: Cluster, commands: Commands) -> None:

@@ -6,41 +6,30 @@ import json
 
 import trio
 
-from tests.e2e.process import Side
-
 from . import jobs
 from .cluster import Cluster
 from .commands import Commands
 from .environment import PYTHON
 from .host import Host
 from .jobs import Job
+from .tunnels import until_it_says
 
 COUNT = 20
-FIRST = 7000
-# an array's tasks share nodes, and so must not share ports
-SCRIPT = f"""
-port=$(({FIRST} + SLURM_ARRAY_TASK_ID))
-{PYTHON} -m tests.slurm.service $port &
-exec muxfs dial $port
-"""
+# an array's tasks share nodes, and so each takes a port that is free there
+SCRIPT = f"exec muxfs dial '{{port}}' -- {PYTHON} -m tests.slurm.service '{{port}}'"
 
 
 async def test_twenty_jobs_with_tunnels(cluster: Cluster, commands: Commands) -> None:
-    """An array; each task's port on a login host leads to that task."""
+    """An array; each task's port on a login host leads to that task. All ask for the same one."""
     array = await jobs.submit(cluster, SCRIPT, f"--array=1-{COUNT}")
     found: dict[int, str] = {}
 
     async def follow(task: int, login: Host) -> None:
-        words = ("listen", "--job", f"{array.number}_{task}", f"{FIRST}:{FIRST + task}")
+        words = ("listen", "--job", f"{array.number}_{task}", "7000:target:1")
         side = await commands.muxfs(login, *words)
         await side.event("established", within=jobs.PATIENCE)
-        found[task] = await visit(login, side)
-
-    async def visit(login: Host, side: Side) -> str:
-        port = str(await side.port())
-        words = (str(PYTHON), "-m", "tests.slurm.service", "visit", port)
-        greeting = json.loads((await login.run(*words)).output)
-        return str(greeting["job"])
+        greeting = json.loads(await until_it_says(login, side, "job"))
+        found[task] = greeting["job"]
 
     async with trio.open_nursery() as nursery:
         for task in range(1, COUNT + 1):

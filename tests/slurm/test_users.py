@@ -10,11 +10,11 @@ from .tunnels import PORT, open_tunnel
 
 CONNECT = """
 import socket, sys
-with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60) as connection:
-    try:
+try:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60) as connection:
         print(repr(connection.recv(100)))
-    except ConnectionResetError:
-        print("reset")
+except ConnectionResetError:
+    print("reset")
 """
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import attrs
+import trio
 
 from tests.e2e.process import Side
 
@@ -44,6 +45,10 @@ class Tunnelled:
         expected = {"host": host.name, "job": self.job.number, "restarts": restarts}
         assert await self.visit() == expected
 
+    async def until_it_is_at(self, host: Host) -> None:
+        """Wait until the tunnel leads to the service on that host."""
+        await until_it_says(self.login, self.listen, f'"{host.name}"')
+
     async def ends(self) -> int:
         """Wait until the listening side has ended by itself, with nobody's help."""
         await self.listen.event("closed", within=jobs.PATIENCE)
@@ -55,6 +60,18 @@ async def listen(commands: Commands, host: Host, job: Job, *words: str) -> Side:
     return await commands.muxfs(host, "listen", "--job", job.number, *(words or (f"0:{PORT}",)))
 
 
+async def until_it_says(login: Host, side: Side, words: str) -> str:
+    """Visit the service behind a side's first port until it greets with that; return it all."""
+    port = str(await side.port())
+    visit = ("timeout", "20", str(PYTHON), "-m", "tests.slurm.service", "visit", port)
+    said = ""
+    with trio.move_on_after(jobs.PATIENCE):
+        while words not in (said := (await login.run(*visit, check=False)).output):  # noqa: ASYNC110
+            await trio.sleep(0.5)
+        return said
+    raise AssertionError(f"{words} was not seen behind port {port} of {login.name}, but {said!r}")
+
+
 async def open_tunnel(
     cluster: Cluster, commands: Commands, *options: str, script: str = SCRIPT
 ) -> Tunnelled:
@@ -64,6 +81,7 @@ async def open_tunnel(
     await side.event("established", within=jobs.PATIENCE)
     tunnelled = Tunnelled(cluster, commands, job, side, cluster.login1)
     host = await job.runs()
+    await tunnelled.until_it_is_at(host)
     await tunnelled.is_at(host, 0)
     return tunnelled
 
