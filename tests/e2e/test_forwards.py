@@ -18,7 +18,7 @@ import trio
 from tests.ports import unused_port
 
 from .net import connect, echo, receive_all, receive_exactly, serve
-from .process import Side, Tunnel
+from .process import Side, Tunnel, also_sealed
 
 CONNECTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 PAGE = b"<p>" + bytes(range(32, 127)) * 3000 + b"</p>"
@@ -62,6 +62,7 @@ async def forwarded(tunnel: Tunnel, *options: str, dial: tuple[str, ...] = ()) -
 # Proxies
 
 
+@also_sealed
 @needs("curl")
 @pytest.mark.parametrize(
     ("option", "proxy"),
@@ -124,6 +125,7 @@ async def test_what_curl_is_told(tunnel: Tunnel) -> None:
     assert body.startswith(b"muxfs: GET: this proxy serves CONNECT only")
 
 
+@also_sealed
 @needs("curl")
 async def test_http_2(tunnel: Tunnel, tmp_path: Path) -> None:
     pytest.importorskip("hypercorn")
@@ -160,6 +162,7 @@ async def test_http_2(tunnel: Tunnel, tmp_path: Path) -> None:
         await process.wait()
 
 
+@also_sealed
 async def test_websockets_through_a_proxy(tunnel: Tunnel) -> None:
     websocket = pytest.importorskip("trio_websocket")
 
@@ -186,6 +189,7 @@ async def test_websockets_through_a_proxy(tunnel: Tunnel) -> None:
         nursery.cancel_scope.cancel()
 
 
+@also_sealed
 @pytest.mark.parametrize("option", ["--http-proxy", "-D"])
 async def test_400_short_requests_from_32_workers_are_400_dials(
     tunnel: Tunnel, option: str
@@ -231,6 +235,7 @@ async def test_400_short_requests_from_32_workers_are_400_dials(
 # Unix sockets
 
 
+@also_sealed
 @needs("nc")
 async def test_netcat_with_unix_sockets_at_both_ends(tunnel: Tunnel, tmp_path: Path) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
@@ -281,6 +286,7 @@ async def name_server() -> AsyncIterator[int]:
             nursery.cancel_scope.cancel()
 
 
+@also_sealed
 @needs("dig")
 async def test_dig_through_a_udp_forward(tunnel: Tunnel) -> None:
     async with name_server() as server:
@@ -296,6 +302,7 @@ async def test_dig_through_a_udp_forward(tunnel: Tunnel) -> None:
 # Listeners on the far side
 
 
+@also_sealed
 @needs("curl")
 async def test_listeners_on_the_far_side_survive_a_restart(tunnel: Tunnel) -> None:
     async with trio.open_nursery() as nursery:
@@ -349,6 +356,7 @@ async def test_lists_as_of_slurm_spank_stunnel(tunnel: Tunnel) -> None:
         nursery.cancel_scope.cancel()
 
 
+@also_sealed
 async def test_forwards_of_the_dialling_end(tunnel: Tunnel) -> None:
     """Such as a job that wants out through the login node."""
     async with trio.open_nursery() as nursery:
@@ -368,25 +376,4 @@ async def test_forwards_of_the_dialling_end(tunnel: Tunnel) -> None:
         event = await dial.event("refused")
         assert event["reason"].endswith("muxfs listen --allow localhost:1 would allow it")
         assert (await listen.event("refused"))["reason"] == event["reason"]
-        nursery.cancel_scope.cancel()
-
-
-@needs("curl")
-@needs("dig")
-async def test_all_kinds_of_forwards_with_a_key(tunnel: Tunnel, tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
-    key = str(tmp_path / "key")
-    assert (await run(sys.executable, "-m", "muxfs", "keygen", key))[0] == 0
-    async with trio.open_nursery() as nursery, name_server() as server:
-        port = await serve(nursery, web)
-        options = ("-D", "0", "-U", f"0:localhost:{server}", "-R", f"0:{port}", "--key-file", key)
-        listen = await forwarded(tunnel, *options, dial=("--key-file", key))
-        socks, dns = listen.ports()
-        there = (await listen.event("remote-listening"))["bound"]
-        proxy = ("--socks5-hostname", f"127.0.0.1:{socks}")
-        for words in ((*proxy, f"http://localhost:{port}/"), (f"http://{there}/",)):
-            code, body, said = await run("curl", "-sS", *words)
-            assert (code, body) == (0, PAGE), said
-        _, body, said = await run("dig", "@127.0.0.1", "-p", str(dns), "+short", "a.example", "A")
-        assert body == b"192.0.2.7\n", said
         nursery.cancel_scope.cancel()

@@ -28,7 +28,7 @@ from tests.ports import unused_port
 
 from .background import end_all, pids
 from .net import MIB, connect
-from .process import Tunnel
+from .process import Tunnel, also_sealed
 
 SSHD = shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 PRIVILEGE_SEPARATION = Path("/run/sshd")
@@ -84,7 +84,9 @@ UsePAM no
 PidFile none
 Subsystem sftp internal-sftp
 """)
-    muxfs = shlex.join([sys.executable, "-m", "muxfs", "stdio", str(tunnel.directory)])
+    muxfs = shlex.join(
+        [sys.executable, "-m", "muxfs", "stdio", *tunnel.options, str(tunnel.directory)]
+    )
     config = tmp_path / "config"
     config.write_text(f"""\
 Host node
@@ -135,6 +137,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@also_sealed
 async def test_ssh(node: Node, data: Path) -> None:
     assert await node.run(*node.ssh, "node", "echo hello") == b"hello\n"
     content = data.read_bytes()
@@ -154,6 +157,7 @@ async def test_several_at_once(node: Node) -> None:
             nursery.start_soon(one, number)
 
 
+@also_sealed
 @needs("scp")
 async def test_scp(node: Node, data: Path) -> None:
     there, back = data.with_name("there"), data.with_name("back")
@@ -170,6 +174,7 @@ async def test_sftp(node: Node, data: Path) -> None:
     assert digest(data) == digest(there) == digest(back)
 
 
+@also_sealed
 @needs("rsync")
 async def test_rsync(node: Node, data: Path) -> None:
     source, there, back = (data.with_name(name) for name in ("source", "there", "back"))
