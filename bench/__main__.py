@@ -8,6 +8,7 @@ parts:
   comparison   muxfs and its peers on the same work
   growth       how the cost grows with streams, messages and the ring
   latency      a simulated filesystem, by the time that an operation takes
+  polling      policies of polling on recorded traffic
   startup      how long the commands take to start
 What hosts with a network filesystem between them get: python -m bench.network LAB.
 """
@@ -25,13 +26,13 @@ from typing import Any
 
 import attrs
 
-from bench import comparison, latency, peers, report, startup, usage
+from bench import comparison, latency, peers, polling, report, startup, usage
 from bench.growth import Growth
 from bench.peers import Peer
-from bench.report import Curves, Results
+from bench.report import Curves, Points, Results
 from bench.sizes import QUICK, Sizes
 
-PARTS = ("comparison", "growth", "latency", "startup")
+PARTS = ("comparison", "growth", "latency", "polling", "startup")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,7 +103,7 @@ class Run:
     sizes: Sizes
     machine: Mapping[str, Any] = attrs.field(factory=report.machine)
     results: Results = attrs.field(factory=Results)
-    curves: dict[str, list[Curves]] = attrs.field(factory=dict)
+    curves: dict[str, Sequence[Curves | Points]] = attrs.field(factory=dict)
     starts: dict[str, float] = attrs.field(factory=dict)
     seconds: dict[str, float] = attrs.field(factory=dict)
 
@@ -125,6 +126,9 @@ class Run:
 
     def _latency(self) -> None:
         self.curves["latency"] = latency.curves(self.sizes, progress)
+
+    def _polling(self) -> None:
+        self.curves["polling"] = polling.points(self.sizes, progress)
 
     def _startup(self) -> None:
         progress("start-up")

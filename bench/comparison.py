@@ -79,11 +79,14 @@ class Comparison:
             for name, figures in usage.file_operations(peers, self.sizes.idle, place).items():
                 self.results.add(name, figures)
         count = self.sizes.idle_streams
-        work = works.Work(f"{count} idle streams", crowds.idle_streams)
-        for peer in peers:
-            if peer.sides and count <= peer.most_streams:
-                self.progress(f"{work.name}, {peer.name}")
-                self._do(work, peer)
+        able = [peer for peer in peers if peer.sides and count <= peer.most_streams]
+        self.progress(f"{count} idle streams")
+        found = crowds.idle_streams(able, self.sizes)
+        for peer in able:
+            if peer.name in found:
+                self.results.add(peer.name, found[peer.name])
+            else:
+                self.results.troubles.append(f"{peer.name}: {count} idle streams: failed")
 
     def _tell(self, peer: str, what: str, error: Exception) -> None:
         self.results.troubles.append(f"{peer}: {what}: {error or type(error).__name__}")

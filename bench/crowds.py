@@ -166,16 +166,24 @@ def small_writes(peer: Running, sizes: Sizes) -> Figures:
     }
 
 
-def idle_streams(peer: Running, sizes: Sizes) -> Figures:
-    """Idle streams: what they cost while they are open, and whether they still work."""
-    with open_crowd(peer.port, sizes.idle_streams) as members:
-        name = f"with {sizes.idle_streams} idle streams: "
-        figures = {
-            name + figure: value
-            for figures in usage.idle([peer], sizes.idle / 2).values()
-            for figure, value in figures.items()
-        }
-        figures[name + "echo p50 [us]"] = statistics.median(map(round_trip, members)) * 1e6
+def idle_streams(peers: Sequence[Running], sizes: Sizes) -> dict[str, Figures]:
+    """Idle streams on all peers: what they cost while they are open, and whether they still work.
+
+    A peer that cannot have as many is left out.
+    """
+    prefix = f"with {sizes.idle_streams} idle streams: "
+    with contextlib.ExitStack() as stack:
+        crowds = {}
+        for peer in peers:
+            with contextlib.suppress(OSError, endpoints.Truncated):
+                crowd = open_crowd(peer.port, sizes.idle_streams)
+                crowds[peer.name] = stack.enter_context(crowd)
+        able = [peer for peer in peers if peer.name in crowds]
+        figures: dict[str, Figures] = {}
+        for name, used in usage.idle(able, sizes.idle).items():
+            echo = statistics.median(map(round_trip, crowds[name])) * 1e6
+            figures[name] = {prefix + figure: value for figure, value in used.items()}
+            figures[name] = {**figures[name], prefix + "echo p50 [us]": echo}
         return figures
 
 

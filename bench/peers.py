@@ -137,7 +137,7 @@ def fileforward(target: int) -> Iterator[Running]:
             argv = [sys.executable, "-m", "bench.fileforward", command, str(place), str(at)]
             processes.append(stack.enter_context(started(argv, logs / command)).pid)
         wait_for_echo(port, logs / "listen")
-        yield Running("FileForward*", port, processes, share=32, most_streams=100)
+        yield Running("FileForward*", port, processes, share=100, most_streams=100)
 
 
 def _make_key(path: Path) -> None:

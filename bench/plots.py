@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report import Curves, Results
+from bench.report import Curves, Points, Results
 
 COLOURS = ("#999999", "#d9a441", "#4477aa", "#66bbdd", "#bb6688", "#117733", "#44aa88", "#88cc66")
 COLUMNS = 2
@@ -57,6 +57,19 @@ def bars(
         if logarithmic:
             panel.set_yscale("log")
     axes[-1].legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    _save(figure, path)
+
+
+def points(path: Path, panels: Sequence[Points]) -> None:
+    """Draw named points."""
+    figure, axes = _figure(len(panels))
+    for panel, each in zip(axes, panels, strict=True):
+        for name, (x, y) in each.at.items():
+            ours = name.startswith("default")
+            panel.plot(x, y, "o", color="#117733" if ours else "#4477aa")
+            panel.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+        panel.set(title=each.title, xlabel=each.x, ylabel=each.y, xscale="log", yscale="log")
+        panel.margins(x=0.25)
     _save(figure, path)
 
 

@@ -9,6 +9,7 @@ has arrived, so that what a policy makes late delays all that follows.
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,8 @@ from trio.testing import MockClock
 
 import muxfs
 from bench.record import Message, load
-from bench.works import percentile
+from bench.report import Points
+from bench.sizes import Sizes
 from muxfs.core.polling import Pause, PollPolicy
 from muxfs.testing import MemoryFilesystem
 
@@ -34,28 +36,85 @@ SMALL: Final = 64 << 10
 class Steady(PollPolicy):
     """A look every so many seconds (`maximum`), whatever happens."""
 
-    def wait(self, quiet: float, least: float = 0.0) -> Pause:
+    def wait(self, quiet: float, least: float = 0.0) -> Pause:  # noqa: ARG002
         """No waiting within reads."""
         return Pause(0.0)
 
     def pause(
         self,
-        quiet: float,
-        immediate: bool,
+        quiet: float,  # noqa: ARG002
+        immediate: bool,  # noqa: ARG002
         least: float = 0.0,
-        chance: float = 0.5,
-        expected: bool = False,
+        chance: float = 0.5,  # noqa: ARG002
     ) -> Pause:
         """Return always the same."""
         return Pause(max(least, self.maximum))
 
 
-POLICIES: Final[Mapping[str, PollPolicy]] = {
-    "every 1 ms": Steady(maximum=0.001),
-    "every 10 ms": Steady(maximum=0.01),
-    "every 50 ms": Steady(maximum=0.05),
-    "every 1 s": Steady(maximum=1.0),
-    "default": PollPolicy(),
+@attrs.frozen
+class Fraction(PollPolicy):
+    """A fixed fraction of the quiet time."""
+
+    fraction: float = 1 / 8
+
+    def share(self, quiet: float) -> float:  # noqa: ARG002
+        """Return the fraction after so many seconds."""
+        return self.fraction
+
+    def pause(
+        self,
+        quiet: float,
+        immediate: bool,  # noqa: ARG002
+        least: float = 0.0,
+        chance: float = 0.5,  # noqa: ARG002
+    ) -> Pause:
+        """Return that fraction, within the limits."""
+        seconds = quiet * self.share(quiet)
+        return Pause(max(least, self.minimum, min(self.maximum, seconds)))
+
+
+@attrs.define
+class _Gap:
+    """The usual gap between messages: mean and deviation, as of round trips in RFC 6298."""
+
+    mean: float = 0.0
+    deviation: float = 0.0
+    quiet: float = 0.0
+
+    def look(self, quiet: float) -> None:
+        """Take note of the quiet time at a poll: where it falls, there was news."""
+        if quiet < self.quiet and self.quiet > SHORTEST_GAP:
+            self.deviation += (abs(self.mean - self.quiet) - self.deviation) / 4
+            self.mean += (self.quiet - self.mean) / 8
+        self.quiet = quiet
+
+
+@attrs.frozen
+class Learned(Fraction):
+    """Hot as long as the next message is due by the gap of those before, cold after that."""
+
+    gap: _Gap = attrs.field(factory=_Gap)
+
+    def share(self, quiet: float) -> float:
+        """Return the fraction after so many seconds."""
+        self.gap.look(quiet)
+        return 1 / 16 if quiet <= self.gap.mean + 4 * self.gap.deviation else 1 / 4
+
+
+SHORTEST_GAP: Final = 0.01
+"""Seconds: what is shorter are acknowledgements and answers of machines."""
+
+# New ones for each run: one of them remembers.
+POLICIES: Final[Mapping[str, Callable[[], PollPolicy]]] = {
+    "every 10 ms": lambda: Steady(maximum=0.01),
+    "every 50 ms": lambda: Steady(maximum=0.05),
+    "every 1 s": lambda: Steady(maximum=1.0),
+    "1/4 of the quiet time": lambda: Fraction(fraction=1 / 4),
+    "1/8": Fraction,
+    "1/16": lambda: Fraction(fraction=1 / 16),
+    "learned gap": Learned,
+    "default": PollPolicy,
+    "default, --poll 1ms:5s": lambda: PollPolicy(0.001, 5.0),
 }
 
 
@@ -63,13 +122,10 @@ POLICIES: Final[Mapping[str, PollPolicy]] = {
 class Outcome:
     """What a policy gave on a shape."""
 
-    p50: float
-    p99: float
-    """Seconds from the sending of a small message to its arrival."""
+    late: float
+    """Mean of the seconds from the sending of a small message to its arrival."""
     operations: float
     """A second, of the busier side."""
-    longer: float
-    """Seconds that the whole took longer than was recorded."""
 
 
 @attrs.define(eq=False)
@@ -80,6 +136,7 @@ class Replay:
     streams: Mapping[str, tuple[muxfs.MuxStream, muxfs.MuxStream]]
     """For each way: where it is sent, where it arrives."""
     late: list[float] = attrs.field(factory=list)
+    _locks: Mapping[str, trio.Lock] = attrs.field(factory=lambda: defaultdict(trio.Lock))
 
     async def run(self) -> None:
         """Send all messages; return once the last has arrived."""
@@ -96,11 +153,15 @@ class Replay:
                 nursery.start_soon(self._deliver, message, last[message.way], arrived)
                 last[message.way], before = arrived, message.way
 
+    async def _send(self, sender: muxfs.MuxStream, message: Message) -> None:
+        async with self._locks[message.way]:
+            await sender.send_all(bytes(message.size))
+
     async def _deliver(self, message: Message, earlier: trio.Event, arrived: trio.Event) -> None:
         sender, receiver = self.streams[message.way]
         start = trio.current_time()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(sender.send_all, bytes(message.size))
+            nursery.start_soon(self._send, sender, message)
             await earlier.wait()
             left = message.size
             while left:
@@ -116,33 +177,18 @@ async def _simulate(policy: PollPolicy, messages: Sequence[Message]) -> Outcome:
     async with (
         muxfs.open_session("", role="listen", storage=fs.storage("l", "d"), config=config) as near,
         muxfs.open_session("", role="dial", storage=fs.storage("d", "l"), config=config) as far,
-        trio.open_nursery() as nursery,
+        far.listen() as listener,
     ):
-        sides: list[muxfs.MuxStream] = []
-        nursery.start_soon(trio.serve_listeners, _keep(sides), [far.listen()])
-        here = await near.open_stream()
-        while not sides:
-            await trio.sleep(0.01)
-        (there,) = sides
+        await near.wait_established()
+        here, there = near.start_stream(), await listener.accept()
         replay = Replay(messages, {">": (here, there), "<": (there, here)})
         before = [session.stats().operations for session in (near, far)]
         start = trio.current_time()
         await replay.run()
         elapsed = trio.current_time() - start
         after = [session.stats().operations for session in (near, far)]
-        nursery.cancel_scope.cancel()
     most = max(b - a for a, b in zip(before, after, strict=True))
-    recorded = sum(message.gap for message in messages)
-    p50, p99 = statistics.median(replay.late), percentile(replay.late, 0.99)
-    return Outcome(p50, p99, most / elapsed, elapsed - recorded)
-
-
-def _keep(sides: list[muxfs.MuxStream]) -> Callable[[muxfs.MuxStream], object]:
-    async def handle(stream: muxfs.MuxStream) -> None:
-        sides.append(stream)
-        await trio.sleep_forever()
-
-    return handle
+    return Outcome(statistics.fmean(replay.late), most / elapsed)
 
 
 def simulate(policy: PollPolicy, messages: Sequence[Message]) -> Outcome:
@@ -150,6 +196,18 @@ def simulate(policy: PollPolicy, messages: Sequence[Message]) -> Outcome:
     return trio.run(_simulate, policy, messages, clock=MockClock(autojump_threshold=0))
 
 
-def shapes() -> dict[str, list[Message]]:
-    """Return all recorded shapes."""
-    return {path.stem: load(path) for path in sorted(TRACES.glob("*.txt"))}
+def points(sizes: Sizes, progress: Callable[[str], None]) -> list[Points]:
+    """Replay all shapes with all policies; medians of some runs, since polls are at random."""
+    drawn = []
+    for path in sorted(TRACES.glob("*.txt")):
+        messages = load(path)[: sizes.messages_replayed]
+        title = path.stem.replace("-", " ")
+        shape = Points(title, "operations of the busier side [1/s]", "mean lateness [ms]")
+        for name, make in POLICIES.items():
+            progress(f"{title}: {name}")
+            runs = [simulate(make(), messages) for _ in range(sizes.replays)]
+            late = statistics.median(run.late for run in runs)
+            operations = statistics.median(run.operations for run in runs)
+            shape.at[name] = (operations, late * 1000)
+        drawn.append(shape)
+    return drawn

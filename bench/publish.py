@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import plots
-from bench.report import BASELINE, Curves, Results, markdown, number
+from bench.report import BASELINE, Curves, Points, Results, markdown, number
 
 BEGIN = "<!-- written by python -m bench --publish -->"
 END = "<!-- end -->"
@@ -51,7 +51,7 @@ def publish(
     place: Path,
     facts: Mapping[str, Any],
     results: Results,
-    curves: Mapping[str, Sequence[Curves]],
+    curves: Mapping[str, Sequence[Curves | Points]],
     starts: Mapping[str, float],
 ) -> None:
     """Write JSON, plots and README.md to a directory, and the table to the README above it."""
@@ -68,7 +68,7 @@ def publish(
 
 
 def _draw(
-    place: Path, results: Results, curves: Mapping[str, Sequence[Curves]]
+    place: Path, results: Results, curves: Mapping[str, Sequence[Curves | Points]]
 ) -> list[tuple[str, str]]:
     """Draw what there is; return files and what they show."""
     drawn = []
@@ -87,7 +87,10 @@ def _draw(
         drawn += [("throughput.svg", "Throughput"), ("times.svg", "Times of small things")]
     for part, title in TITLES.items():
         if part in curves:
-            plots.curves(place / f"{part}.svg", curves[part])
+            path = place / f"{part}.svg"
+            lines = [each for each in curves[part] if isinstance(each, Curves)]
+            points = [each for each in curves[part] if isinstance(each, Points)]
+            (plots.curves(path, lines) if lines else plots.points(path, points))
             drawn.append((f"{part}.svg", title))
     return drawn
 
@@ -118,7 +121,7 @@ def _rows(results: Results) -> list[list[str]]:
 def _page(
     facts: Mapping[str, Any],
     results: Results,
-    curves: Mapping[str, Sequence[Curves]],
+    curves: Mapping[str, Sequence[Curves | Points]],
     starts: Mapping[str, float],
     shown: Sequence[tuple[str, str]],
 ) -> str:

@@ -101,6 +101,27 @@ class Curves:
         return attrs.asdict(self, recurse=False) | {"bounds": sorted(self.bounds)}
 
 
+@attrs.define
+class Points:
+    """Two figures of each of several things."""
+
+    title: str
+    x: str
+    y: str
+    at: dict[str, tuple[float, float]] = attrs.field(factory=dict)
+
+    def rows(self) -> list[list[str]]:
+        """Return a table."""
+        return [
+            ["", self.x, self.y],
+            *([name, *map(number, pair)] for name, pair in self.at.items()),
+        ]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it."""
+        return attrs.asdict(self)
+
+
 def number(value: float) -> str:
     """Write a figure with three digits."""
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.3g}"

@@ -28,9 +28,13 @@ class Sizes:
     rings: tuple[int, ...] = (256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
     ring_stream: int = 256 << 20
     messages: tuple[int, ...] = tuple(4**power for power in range(12))
-    latencies: tuple[float, ...] = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+    latencies: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
     bandwidths: tuple[float, ...] = (0, 100e6, 20e6)
     """Bytes a second; 0: any."""
+
+    # policies of polling
+    messages_replayed: int = 10_000
+    replays: int = 3
 
 
 QUICK = Sizes(
@@ -51,5 +55,7 @@ QUICK = Sizes(
     messages=(1, 4096, 1 << 20),
     latencies=(0.005,),
     bandwidths=(100e6,),
+    messages_replayed=30,
+    replays=1,
 )
 """Does it work at all?"""

@@ -15,7 +15,7 @@ from pathlib import Path
 from bench.peers import Running
 
 Figures = Mapping[str, float]
-SETTLE = 10.0
+SETTLE = 20.0
 """Seconds after which the polls of an idle tunnel are at their slowest."""
 
 FILE_CALLS = (
