@@ -56,7 +56,6 @@ class Conversation:
 
     _pings: dict[bytes, float] = attrs.field(factory=dict)
     _ping_at: float = 0.0
-    _pinged_traffic: int = -1
 
     @classmethod
     def begin(
@@ -287,14 +286,12 @@ class Conversation:
         return due if silent else min(due, self.out.retry_at)
 
     def measure(self, now: float, pause: float, random_bytes: Callable[[int], bytes]) -> None:
-        """Send a PING where there was traffic since the last: none is sent while idle."""
-        streams = self.streams
-        if now < self._ping_at or streams.traffic == self._pinged_traffic:
+        """Send a PING beside other frames: alone, it would have both sides poll often again."""
+        if now < self._ping_at or not self._has_work:
             return
         payload = random_bytes(8)
         self._pings[payload] = now  # several: a round trip may be longer than a heartbeat
         if len(self._pings) > wire.MAX_PENDING_PINGS:
             del self._pings[next(iter(self._pings))]
-        streams.ping(payload)
+        self.streams.ping(payload)
         self._ping_at = now + pause
-        self._pinged_traffic = streams.traffic

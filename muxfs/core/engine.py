@@ -361,6 +361,8 @@ class Engine:
         if parting is not None and not flight.full and (again := parting.next_rewrite(flight)):
             return Write(parting.file_offset(again), again.buffers, repeats=True)
         conversation = self._conversation
+        if conversation is not None and self.established:
+            conversation.measure(now, self.config.heartbeat / 1000, self.random_bytes)
         write = conversation.next_write(now) if conversation is not None else None
         if write is not None and write.asks_for_ack:
             self.active_at = now
@@ -628,7 +630,6 @@ class Engine:
         if conversation is not None and self.established:
             if not self.link.silent:
                 conversation.out.handle_timeout(now)
-            conversation.measure(now, self.config.heartbeat / 1000, self.random_bytes)
         if conversation is not None and conversation.streams.exhausted and self._ending is None:
             generation = self.link.own.incarnation.generation + 1
             self._be_born_again(generation, _IDS_USED_UP, now)

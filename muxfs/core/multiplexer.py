@@ -69,8 +69,6 @@ class Multiplexer:
     epoch: int = attrs.field(default=0, kw_only=True)
     streams: dict[int, Stream] = attrs.field(factory=dict)
     opened: int = 0
-    traffic: int = 0
-    """Frames sent and received, but for PING and PONG: what makes measuring worth it."""
 
     _next_id: int = attrs.field(init=False)
     _last_peer_id: int = 0
@@ -254,7 +252,6 @@ class Multiplexer:
             self._add(filling, frame)
 
     def _add(self, filling: Filling, frame: Frame) -> None:
-        self.traffic += frame.type not in _PINGS
         filling.add(wire.encode_frame(frame), length=FRAME_HEADER + len(frame.payload))
 
     def _fill_stream(self, filling: Filling, stream: Stream, most: int) -> int | None:
@@ -279,7 +276,6 @@ class Multiplexer:
             FrameType.DATA, stream.stream_id, sequence, length, wire.FLAG_FIN if fin else 0
         )
         filling.add(header, *pieces, length=FRAME_HEADER + length)
-        self.traffic += 1
         self._scheduler.spend(stream, length + FRAME_HEADER)
         self.changes.touched[stream] = None
         if fin:
@@ -292,7 +288,6 @@ class Multiplexer:
     def receive(self, frame: Frame, whole: int) -> None:
         """Take one frame, whose payload keeps `whole` bytes of memory. Raises ProtocolViolation."""
         kind = frame.type
-        self.traffic += kind not in _PINGS
         if kind == FrameType.DATA:
             self._receive_data(frame, whole)
         elif kind == FrameType.OPEN:

@@ -76,6 +76,7 @@ async def test_polling_backs_off_smoothly(autojump_clock: MockClock) -> None:
             counts.append((tunnel.listen.storage.operations.reads - before) / seconds)
         assert all(one <= 1.01 * other for other, one in itertools.pairwise(counts))
         assert counts[0] > 100
+        assert counts[2] < 8  # nothing that is sent by itself made it hot again
         assert counts[-1] < 1.6
 
 
