@@ -625,11 +625,10 @@ class Engine:
         return max(self._repair.retry_at, due)
 
     def handle_timeout(self, now: float) -> None:
-        """Do what time asks for: writing again, measuring the round trip, noticing silence."""
+        """Do what time asks for: writing again, noticing silence."""
         conversation = self._conversation
-        if conversation is not None and self.established:
-            if not self.link.silent:
-                conversation.out.handle_timeout(now)
+        if conversation is not None and self.established and not self.link.silent:
+            conversation.out.handle_timeout(now)
         if conversation is not None and conversation.streams.exhausted and self._ending is None:
             generation = self.link.own.incarnation.generation + 1
             self._be_born_again(generation, _IDS_USED_UP, now)
