@@ -10,15 +10,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-COMMANDS: Final = (
+COMMANDS = (
     *("listen", "dial", "forward", "stdio", "local"),
     *("srun", "sbatch", "salloc", "slurm"),
     *("demo", "status", "doctor", "bench", "explain", "keygen", "version"),
 )
 
-HELP: Final = """\
+HELP = """\
 muxfs: TCP connections through a directory that two hosts share.
 
 For a web IDE or any other service on a compute node, where ssh and TCP are

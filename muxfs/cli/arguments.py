@@ -8,21 +8,24 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from typing import Final, NoReturn
 
 from muxfs.cli.failures import USAGE, Failure
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
-_SIZE_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s|m|h|)", re.ASCII)
-_TIME_UNITS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-MAX_TIME: Final = 30 * 86400.0
-MOST_SESSIONS: Final = 64
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-KEY_VARIABLE: Final = "MUXFS_KEY_FILE"
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(us|ms|s|m|h|)", re.ASCII)
+_TIME_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+MAX_TIME = 30 * 86400.0
+MOST_SESSIONS = 64
+
+KEY_VARIABLE = "MUXFS_KEY_FILE"
 """The environment's key file, where no --key-file is given."""
 
-SESSION_HELP: Final = """\
+SESSION_HELP = """\
   --ring SIZE             size of this side's mailbox file (16M; 256K to 1G)
   --poll MIN:MAX          how often to look for news: every MIN while busy, every
                           MAX when idle for long, as in 1ms:500ms (chosen by itself)
@@ -40,7 +43,7 @@ SESSION_HELP: Final = """\
                           the other side must have it too (or: MUXFS_KEY_FILE)
   --label TEXT            shown to the other side, a job id for instance
 """
-FORWARDS_HELP: Final = """\
+FORWARDS_HELP = """\
 forwards, as with ssh; each may be repeated, and takes a list (more: docs/forwards.md):
   -L PLACE:TARGET         listen here, and let the other side connect to TARGET
   -R PLACE:TARGET         listen on the other side, and connect to TARGET here
@@ -51,7 +54,7 @@ forwards, as with ssh; each may be repeated, and takes a list (more: docs/forwar
 PLACE is [BIND:]PORT or the path of a Unix socket, TARGET is HOST:PORT or such a path.
 
 """
-CONSENT_HELP: Final = """\
+CONSENT_HELP = """\
 consent to what the other side asks of this one:
   --allow PATTERN         {allow}
   --allow-listen PATTERN  {allow_listen}
@@ -59,7 +62,7 @@ PATTERN is HOST:PORT, where HOST may be *, *.example.org, 10.0.0.0/8 and PORT ma
 8000-8999; or the path of a Unix socket. A refusal says which one would allow it.
 
 """
-OUTPUT_HELP: Final = """\
+OUTPUT_HELP = """\
   --json                  events as JSON objects on stdout, one a line
   -v, --verbose           also each connection
   -q, --quiet             only errors

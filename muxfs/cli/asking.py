@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from muxfs.cli.failures import IO_ERROR, NO_PERMISSION, PROTOCOL, UNAVAILABLE, USAGE, Failure
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from muxfs.control.client import End
     from muxfs.control.protocol import Message

@@ -9,20 +9,23 @@ import contextlib
 import errno
 import os
 import sys
-from typing import Final, NoReturn
 
-OK: Final = 0
-USAGE: Final = 2
-NO_INPUT: Final = os.EX_NOINPUT
-UNAVAILABLE: Final = os.EX_UNAVAILABLE
-SOFTWARE: Final = os.EX_SOFTWARE
-CANNOT_CREATE: Final = os.EX_CANTCREAT
-IO_ERROR: Final = os.EX_IOERR
-TRY_LATER: Final = os.EX_TEMPFAIL
-PROTOCOL: Final = os.EX_PROTOCOL
-NO_PERMISSION: Final = os.EX_NOPERM
+TYPE_CHECKING = False  # typing takes 4 ms to import, and `stdio` starts for each connection
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-_BY_ERRNO: Final = {
+OK = 0
+USAGE = 2
+NO_INPUT = os.EX_NOINPUT
+UNAVAILABLE = os.EX_UNAVAILABLE
+SOFTWARE = os.EX_SOFTWARE
+CANNOT_CREATE = os.EX_CANTCREAT
+IO_ERROR = os.EX_IOERR
+TRY_LATER = os.EX_TEMPFAIL
+PROTOCOL = os.EX_PROTOCOL
+NO_PERMISSION = os.EX_NOPERM
+
+_BY_ERRNO = {
     errno.ENOENT: NO_INPUT,
     errno.ENOTDIR: NO_INPUT,
     errno.EACCES: NO_PERMISSION,

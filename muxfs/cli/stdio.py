@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-from typing import TYPE_CHECKING
 
 from muxfs.cli.arguments import (
     KEY_VARIABLE,
@@ -27,6 +26,7 @@ from muxfs.cli.failures import (
     leave,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from muxfs.cli.tunnel import Tunnel
     from muxfs.control.client import End

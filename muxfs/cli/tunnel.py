@@ -11,7 +11,6 @@ import os
 import shlex
 import stat
 from collections.abc import Mapping
-from typing import Final, NamedTuple
 
 from muxfs.cli.failures import (
     CANNOT_CREATE,
@@ -22,19 +21,20 @@ from muxfs.cli.failures import (
     exit_code_of,
 )
 
-HOME_VARIABLE: Final = "MUXFS_HOME"
-SESSIONS: Final = "sessions"
+HOME_VARIABLE = "MUXFS_HOME"
+SESSIONS = "sessions"
 
 
-class Tunnel(NamedTuple):  # not of attrs: `stdio` starts for each connection
+class Tunnel:  # of neither attrs nor typing: `stdio` starts for each connection
     """A tunnel's directory, which may not exist yet."""
 
-    path: str
-    """Absolute."""
-    spelling: str
-    """How the other side's command line names the same directory."""
-    home: str | None = None
-    """The directory of all named tunnels, if this is one of them."""
+    def __init__(self, path: str, spelling: str, home: str | None = None) -> None:
+        self.path = path
+        """Absolute."""
+        self.spelling = spelling
+        """How the other side's command line names the same directory."""
+        self.home = home
+        """The directory of all named tunnels, if this is one of them."""
 
     @property
     def sessions(self) -> str:

@@ -10,17 +10,20 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
 
 from muxfs.control import place
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, TypeVar
+
+    T = TypeVar("T")
 
 FIRST_LOOK = 0.005
 LONGEST_LOOK = 0.05
 """Seconds between looks whether the new process serves its socket."""
 LAST_WORDS = 4096
 """Bytes at the end of the log in which a failed start has its reason."""
-
-T = TypeVar("T")
 
 
 class NotStarted(Exception):

@@ -23,7 +23,14 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from hashlib import sha256
+
+try:  # as `random` of the standard library does: hashlib loads OpenSSL, which takes 3 ms
+    from _sha2 import sha256 as _sha256  # type: ignore[import-not-found]
+except ImportError:
+    try:
+        from _sha256 import sha256 as _sha256  # type: ignore[import-not-found]
+    except ImportError:
+        from hashlib import sha256 as _sha256
 
 SLOTS = 16
 """Ends of one role and tunnel that have a control socket at once, on one host."""
@@ -91,7 +98,7 @@ def make_directory(suitable: Callable[[str], bool] = lambda _: True) -> str:
 
 def stem(tunnel: str, role: str, slot: int) -> str:
     """Return the name, without its extension, for an end of the tunnel with that real path."""
-    return f"{sha256(os.fsencode(tunnel)).hexdigest()[:24]}-{role}-{slot}"
+    return f"{_sha256(os.fsencode(tunnel)).hexdigest()[:24]}-{role}-{slot}"
 
 
 def address(directory: int, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 VERSION = 1
 MAX_LINE = 65536
@@ -12,7 +11,13 @@ MAX_LINE = 65536
 HELLO_TIME = 10.0
 """Seconds that either side waits for the first message of the other one."""
 
-Message = dict[str, Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Message = dict[str, Any]
+else:
+    Message = dict
 
 
 class Malformed(ValueError):
