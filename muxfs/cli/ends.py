@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import resource
+import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -45,7 +46,7 @@ from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import AnyTarget, Forward, Port
 from muxfs.info import Lost, PeerInfo, Silent
-from muxfs.slurm.jobs import JobId, tunnel_of
+from muxfs.slurm.jobs import JobId, job_of, tunnel_of
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount, span
 
@@ -89,6 +90,12 @@ class End:
     @journal.default
     def _journal(self) -> Journal:
         return Journal(self.output)
+
+    @property
+    def of_job(self) -> bool:
+        """Whether the tunnel is a job's own, which others find by the job's number."""
+        name = os.path.basename(self.tunnel.path)
+        return job_of(name) is not None and self.tunnel.path == tunnel.resolve(name).path
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""
@@ -169,6 +176,7 @@ async def _run(end: End) -> int:
     stop = Stop()
     if end.child is not None:
         stop.deliver, stop.more = end.child.deliver, SIGNALS
+    code, reason, exit_code = Code.SHUTDOWN.name, "", 0
     async with trio.open_nursery() as nursery:
         await nursery.start(stop.watch)
         with stop.scope:
@@ -199,7 +207,8 @@ async def _serve_and_explain(end: End, stop: Stop, nursery: trio.Nursery) -> tup
     try:
         await _serve(end, stop, nursery)
     except JobOver as over:
-        return Code.SHUTDOWN.name, over.job.ending, over.exit_code
+        stop.end(str(over), over.exit_code)
+        return Code.SHUTDOWN.name, str(over), over.exit_code
     except SessionError as error:
         code, failure = error.code.name, Failure(str(error), error.exit_code)
     except MuxfsError as error:
@@ -230,11 +239,16 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
         job = await watch.until_running()
         if not end.tunnel_said:
             end = attrs.evolve(end, tunnel=tunnel.resolve(tunnel_of(job.number)))
+    if end.role == "dial":
+        tasks.start_soon(_end_with_step, end, stop)
     tasks.start_soon(_excuse_delay, end, stop)
     place, real_path = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = _Preparation(end.output)
     teller = _Teller(end, place, watch)
+    if end.role == "dial" and await jobs.replaces_older(end.config()):
+        end.output.say("  replacing an earlier instance of this job")
+        end = attrs.evolve(end, session=attrs.evolve(end.session, takeover=True))
     async with open_endpoint(end.config(), teller, progress=progress) as endpoint:
         teller.sessions = endpoint.sessions
         if not end.session.takeover:
@@ -247,33 +261,51 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
             await _take_ports(endpoint, end)
         await _announce(end, endpoint.forwards, place)
         teller.begin()
-        async with trio.open_nursery() as nursery:
-            command = hints.doctor_line(end.tunnel.spelling)
-            hint = functools.partial(end.journal.hint, seconds=HINT_AFTER, command=command)
-            looks = place, HINT_AFTER, endpoint.find_dialler
-            nursery.start_soon(remind, endpoint.sessions, hint, *looks)
-            nursery.start_soon(end.journal.tell_rest)
-            control = Control(endpoint, real_path)
-            try:
-                await nursery.start(control.run)
-            except (Unsafe, OSError) as error:
-                end.output.say(f"  no control socket for muxfs stdio and forward: {error}")
-            if end.persist:
-                nursery.start_soon(_end_when_idle, end, stop, control)
-            if end.child is not None:
-                await _start_child(end, end.child, stop, tasks)
-            if watch is not None:
-                nursery.start_soon(_end_with_job, watch, stop)
-                nursery.start_soon(watch.sweep, end.tunnel.path)
-            await stop.requested.wait()
-            nursery.cancel_scope.cancel()
+        await _tend(end, endpoint, (place, real_path), watch, stop, tasks)
     if watch is not None:
         await watch.sweep_own()
+
+
+async def _tend(
+    end: End,
+    endpoint: Endpoint,
+    places: tuple[str, str],
+    watch: Watch | None,
+    stop: Stop,
+    tasks: trio.Nursery,
+) -> None:
+    """Run what an end needs while it serves, until it is asked to end.
+
+    places: where the tunnel is: for people, and its real path. tasks: for what goes on when
+    the tunnel does not.
+    """
+    async with trio.open_nursery() as nursery:
+        command = hints.doctor_line(end.tunnel.spelling)
+        hint = functools.partial(end.journal.hint, seconds=HINT_AFTER, command=command)
+        looks = places[0], HINT_AFTER, endpoint.find_dialler
+        nursery.start_soon(remind, endpoint.sessions, hint, *looks)
+        nursery.start_soon(end.journal.tell_rest)
+        control = Control(endpoint, places[1])
+        try:
+            await nursery.start(control.run)
+        except (Unsafe, OSError) as error:
+            end.output.say(f"  no control socket for muxfs stdio and forward: {error}")
+        if end.persist:
+            nursery.start_soon(_end_when_idle, end, stop, control)
+        if end.child is not None:
+            await _start_child(end, end.child, stop, tasks)
+        if watch is not None:
+            nursery.start_soon(_end_with_job, watch, stop)
+            nursery.start_soon(watch.sweep, end.tunnel.path)
+        await stop.requested.wait()
+        nursery.cancel_scope.cancel()
 
 
 async def _start_child(end: End, child: Child, stop: Stop, tasks: trio.Nursery) -> None:
     """Start the command. Its tasks go on when the tunnel does not."""
     await trio.lowlevel.checkpoint()
+    if stop.requested.is_set():
+        return  # a signal that came before there was a command to get it
     try:
         child.start(end.tunnel.path)
     except Failure as failure:
@@ -294,7 +326,7 @@ async def _start_child(end: End, child: Child, stop: Stop, tasks: trio.Nursery) 
 
 async def _tell_when_ready(end: End, child: Child, waiting: trio.CancelScope) -> None:
     """Tell of each target on this host when somebody listens there."""
-    journal, start = Journal(end.output), trio.current_time()
+    journal, start = end.journal, trio.current_time()
 
     async def tell(target: AnyTarget) -> None:
         told = False
@@ -320,7 +352,15 @@ async def _end_when_idle(end: End, stop: Stop, control: Control) -> None:
 
 async def _end_with_job(watch: Watch, stop: Stop) -> None:
     over = await watch.until_ended()
-    stop.end(over.job.ending, over.exit_code)
+    stop.end(str(over), over.exit_code)
+
+
+async def _end_with_step(end: End, stop: Stop) -> None:
+    """End when the job that this process is in has ended, and it was left behind."""
+    reason = await jobs.step_over(end.job)
+    end.output.say(f"  {reason}")
+    if end.child is None or not end.child.deliver(signal.SIGTERM):
+        stop.end(reason, 0)
 
 
 def _prepare(end: End) -> tuple[str, str]:
@@ -380,7 +420,9 @@ async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> No
     else:
         what = ", ".join(map(str, end.policy.allow))
         say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
-        line = hints.listen_line(spelling, end.policy.allow, end.forwards)
+        job = job_of(spelling) if end.of_job else None
+        targets = end.policy.targets if end.child is not None else ()
+        line = hints.listen_line(spelling, end.policy.allow, end.forwards, targets, job)
         say(f"  on the host of the clients, run:   {line}{key}")
     if ports and (ssh := hints.ssh_line(host, ports)):
         say(f"  on your own computer, run:         {ssh}")

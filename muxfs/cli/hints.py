@@ -12,9 +12,12 @@ from muxfs.forwards.ports import OpenPort
 from muxfs.forwards.spec import (
     ANY_ADDRESS,
     LOCALHOST,
+    TARGET_HOST,
+    AnyTarget,
     Forward,
     Kind,
     Port,
+    Target,
     bracketed,
 )
 
@@ -24,22 +27,41 @@ _PROXIES: Final = frozenset({Kind.DYNAMIC, Kind.HTTP})
 
 def dial_line(spelling: str, forwards: Sequence[Forward]) -> str:
     """Return the `muxfs dial` that serves these forwards."""
-    targets = [f.target.short for f in forwards if f.target and f.kind is not Kind.REMOTE]
+    targets = [
+        f.target.short
+        for f in forwards
+        if f.target and f.kind is not Kind.REMOTE and not _is_numbered(f.target)
+    ]
     options = _consent(forwards, Policy(allow_listen=FREE_LOOPBACK_PORTS))
     return _line("dial", spelling, [*map(quoted, targets), *options])
 
 
 def listen_line(
-    spelling: str, allow: Sequence[AnyPattern], forwards: Sequence[Forward] = ()
+    spelling: str,
+    allow: Sequence[AnyPattern],
+    forwards: Sequence[Forward] = (),
+    numbered: Sequence[AnyTarget] = (),
+    job: int | None = None,
 ) -> str:
-    """Return a `muxfs listen` that uses what `muxfs dial` allows, and serves its forwards."""
+    """Return a `muxfs listen` that uses what `muxfs dial` allows, and serves its forwards.
+
+    numbered: its TARGETs, if they are to be named by their numbers, since the next time that
+    it is started others may be free. job: whose own tunnel it is.
+    """
     words: list[str] = []
-    if allow != LOCAL_PORTS or not forwards:
+    if numbered:
+        words += [f"0:{TARGET_HOST}:{number}" for number, _ in enumerate(numbered, 1)]
+        if job is not None and len(numbered) == 1 and not forwards:
+            words = []  # is the default
+    elif allow != LOCAL_PORTS or not forwards:
         words += map(_use, allow)
     for forward in forwards:
         if forward.target and forward.kind is not Kind.REMOTE:
             words.append(f"--allow {quoted(str(forward.target))}")
-    return _line("listen", spelling, [*words, *_consent(forwards, Policy())])
+    words += _consent(forwards, Policy())
+    if job is not None:
+        return " ".join(["muxfs listen --job", str(job), *dict.fromkeys(words)])
+    return _line("listen", spelling, words)
 
 
 def doctor_line(spelling: str) -> str:
@@ -79,6 +101,10 @@ def local_lines(host: str, spelling: str, ports: Sequence[OpenPort]) -> list[str
 def urls(ports: Sequence[OpenPort]) -> list[str]:
     """Return what a browser opens, as far as these ports are those of web servers."""
     return [f"http://localhost:{port.port}" for port in ports if port.port]
+
+
+def _is_numbered(target: AnyTarget) -> bool:
+    return isinstance(target, Target) and target.host == TARGET_HOST
 
 
 def _line(command: str, spelling: str, words: Sequence[str]) -> str:

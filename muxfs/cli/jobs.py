@@ -12,11 +12,17 @@ from typing import Final
 import attrs
 import trio
 
+from muxfs import occupancy
+from muxfs.cli import removal
 from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
 from muxfs.cli.output import Output
 from muxfs.cli.tunnel import tunnels_home
 from muxfs.config import SessionConfig
-from muxfs.slurm import following, sweeping
+from muxfs.core.wire import Role
+from muxfs.endpoint.endpoint import EndpointConfig
+from muxfs.endpoint.slots import prepared
+from muxfs.info import PeerInfo
+from muxfs.slurm import following, supervision, sweeping
 from muxfs.slurm.following import Following, JobChanged, NoSuchJob, SlurmBack, SlurmSilent
 from muxfs.slurm.jobs import BadJobId, JobId, this_job, tunnel_of
 from muxfs.slurm.queue import Job, NoAnswer, NoSlurm, SeveralTasks
@@ -57,6 +63,40 @@ def provisional(job: JobId | None) -> str:
     return tunnel_of(job.number if job is not None else 0)
 
 
+async def replaces_older(config: EndpointConfig) -> bool:
+    """Whether the last end of that role was one of an earlier instance of this job.
+
+    Slurm starts a job again when it has lost a node, which may go on running it. Raises
+    OSError, MuxfsError.
+    """
+    here = this_job()
+    if here is None or not here.restarts or config.session.takeover:
+        return False
+    blocks = (await prepared(config.slots, 0, config.session)).blocks()
+    role = Role[config.role.upper()]
+    life = await occupancy.last_life(config.slots.storage(0), role, blocks)
+    return life is not None and not life.ended and here.replaces(PeerInfo.of(life.birth).label)
+
+
+async def step_over(job: JobId | None) -> str:
+    """Wait until the job that this process is in is over, or its step; say which.
+
+    job: where it is in none. For ever without a job, and where Slurm cannot be asked.
+    """
+    here = this_job()
+    if here is not None:
+        descriptor = supervision.supervisor()
+        if descriptor is not None:
+            await supervision.wait_ended(descriptor)
+            return f"the step of job {here.number} is over"
+        job = JobId(here.number)
+    if job is not None:
+        with contextlib.suppress(NoSuchJob, NoSlurm, SeveralTasks):
+            return (await Following(job, lambda _: None).until_ended()).ending
+    await trio.sleep_forever()
+    raise AssertionError("unreachable")
+
+
 def labelled(config: SessionConfig) -> SessionConfig:
     """Have the other side shown the job that this process is in, if nothing else was wanted."""
     here = this_job()
@@ -92,6 +132,11 @@ class Watch:
 
         return cls(Following(job, tell), output)
 
+    @property
+    def over(self) -> bool:
+        """Whether the job was seen to have ended."""
+        return self.following.last is not None and self.following.last.ended
+
     async def until_ended(self) -> JobOver:
         """Wait until the job has ended for good."""
         return JobOver(await self.following.until_ended())
@@ -118,12 +163,18 @@ class Watch:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
         job = self.following.last
         if job is not None and job.ended:
-            await _in_thread(lambda: sweeping.remove(tunnels_home(), job.number))
+            path = os.path.join(tunnels_home(), tunnel_of(job.number))
+            await _in_thread(lambda: _remove_all([path]))
 
     async def sweep(self, tunnel: str) -> None:
         """Remove the own tunnels of other jobs that are over; `tunnel` is in use."""
         with contextlib.suppress(NoAnswer, OSError):  # the next one will
-            await _in_thread(lambda: sweeping.remove_ended(tunnels_home(), tunnel))
+            await _in_thread(lambda: _remove_all(sweeping.ended(tunnels_home(), tunnel)))
+
+
+def _remove_all(paths: list[str]) -> None:
+    for path in paths:
+        removal.remove(path)
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

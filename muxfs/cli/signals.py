@@ -34,8 +34,8 @@ class Stop:
     def end(self, reason: str, exit_code: int) -> None:
         """Ask the main task to end, without a signal."""
         self.outcome = self.outcome or (reason, exit_code)
-        self.requested.set()
-        self._leave_in_time()
+        self._request()
+        self.leave_in_time()
 
     @property
     def exit_code(self) -> int:
@@ -60,15 +60,19 @@ class Stop:
                 if self.requested.is_set():
                     leave(128 + number)
                 self.number = number
-                self.requested.set()
-                if not self.serving.is_set():
-                    self.scope.cancel()
-                self._leave_in_time()
+                self._request()
+                self.leave_in_time()
 
-    def _leave_in_time(self) -> None:
-        # Not a deadline of trio: this one fires whatever hangs.
+    def _request(self) -> None:
+        self.requested.set()
+        if not self.serving.is_set():
+            self.scope.cancel()
+
+    def leave_in_time(self, seconds: float = GRACE) -> None:
+        """End the process after so many seconds from now, whatever hangs."""
+        # not a deadline of trio, which needs the event loop
         signal.signal(signal.SIGALRM, lambda *_: leave(self.exit_code))
-        signal.setitimer(signal.ITIMER_REAL, GRACE)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _wanted() -> list[signal.Signals]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 _JOB: Final = re.compile(r"(\d{1,10})(?:_(\d{1,10})|\+(\d{1,10}))?", re.ASCII)
+_LABEL: Final = re.compile(r"job (\d{1,10})(?: restart (\d{1,10}))?", re.ASCII)
 _TUNNEL: Final = re.compile(r"slurm-([1-9]\d{0,9})", re.ASCII)
 
 
@@ -47,8 +48,20 @@ class ThisJob(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What the other side is shown; `instance` reads it."""
+        """What the other side is shown, and `replaces` reads."""
         return f"job {self.number}" + (f" restart {self.restarts}" if self.restarts else "")
+
+    def replaces(self, label: str) -> bool:
+        """Whether the process with that label is of an earlier instance of this job.
+
+        That one may go on running for long: on a node that Slurm cannot reach.
+        """
+        found = _LABEL.fullmatch(label)
+        return (
+            found is not None
+            and int(found[1]) == self.number
+            and int(found[2] or 0) < self.restarts
+        )
 
 
 def this_job(environ: Mapping[str, str] = os.environ) -> ThisJob | None:

@@ -1,44 +1,40 @@
-"""Removing the tunnels of jobs that are over: who is ended by SIGKILL removes nothing.
+"""Which tunnels are of jobs that are over: who is ended by SIGKILL removes nothing.
 
-Rule: only jobs' own tunnels (slurm-JOBID) are removed, and only those of jobs that Slurm calls
-ended. It forgets a job soon; a tunnel of a forgotten one goes when nothing has been written
-there for a day, since clusters that number alike may share a home.
+Rule: only jobs' own tunnels (slurm-JOBID), and only those of jobs that Slurm calls ended. It
+forgets a job soon; a tunnel of a forgotten one goes when nothing has been written there for a
+day, since clusters that number alike may share a home.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from typing import Final
 
 from muxfs.slurm import queue
-from muxfs.slurm.jobs import job_of, tunnel_of
+from muxfs.slurm.jobs import job_of
 
 FORGOTTEN: Final = 86400.0
 """Seconds, by the clock of the file server."""
 
 
-def remove(home: str, job: int) -> None:
-    """Remove the own tunnel of a job that is over, from the directory of all tunnels. Blocks."""
-    shutil.rmtree(os.path.join(home, tunnel_of(job)), ignore_errors=True)
-
-
-def remove_ended(home: str, alive: str) -> None:
-    """Remove the own tunnels of all jobs that are over. `alive`: one that is just being used.
+def ended(home: str, alive: str) -> list[str]:
+    """Find the own tunnels of all jobs that are over. `alive`: one that is just being used.
 
     Raises NoAnswer, OSError. Blocks.
     """
     paths = {job_of(name): os.path.join(home, name) for name in os.listdir(home)}
     others = {job: path for job, path in paths.items() if job is not None and path != alive}
     if not others:
-        return
+        return []
     known = {job.number: job for job in queue.jobs_of(os.geteuid())}
     now = _written(alive)
+    over: list[str] = []
     for number, path in others.items():
         job = known.get(number)
         if now - _written(path) > FORGOTTEN if job is None else job.ended and not job.may_return:
-            remove(home, number)
+            over.append(path)
+    return over
 
 
 def _written(path: str) -> float:

@@ -9,6 +9,7 @@ import pytest
 
 from muxfs.cli import dial, forwarding, hints, listen
 from muxfs.cli.arguments import Parser
+from muxfs.cli.jobs import take_tunnel
 from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS
 from muxfs.forwards.ports import open_port
 from muxfs.forwards.spec import Kind, parse_forwards
@@ -17,7 +18,11 @@ from muxfs.forwards.spec import Kind, parse_forwards
 def parsed(command: str, *arguments: str) -> argparse.Namespace:
     parser = Parser(command, "")
     {"listen": listen, "dial": dial}[command].add_arguments(parser)
-    return parser.parse_intermixed_args(["job", *arguments])
+    args = parser.parse_intermixed_args(["job", *arguments])
+    args.command = []
+    _, words = take_tunnel(args.words, None)
+    setattr(args, "forwards" if command == "listen" else "targets", words)
+    return args
 
 
 def test_forwards_in_the_order_of_the_command_line() -> None:

@@ -84,3 +84,20 @@ def test_a_tunnel_that_is_named_as_the_job(monkeypatch: pytest.MonkeyPatch) -> N
     """`muxfs dial $SLURM_JOB_ID 8888` means what it always meant."""
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     assert take_tunnel(["77", "8888"], None) == ("77", ["8888"])
+
+
+@pytest.mark.parametrize(
+    ("label", "replaced"),
+    [
+        ("job 12", True),
+        ("job 12 restart 1", True),
+        ("job 12 restart 2", False),
+        ("job 12 restart 3", False),
+        ("job 13", False),
+        ("", False),
+        ("job 12 restart x", False),
+        ("my job 12", False),
+    ],
+)
+def test_only_an_earlier_instance_of_the_same_job_is_replaced(label: str, replaced: bool) -> None:
+    assert ThisJob(12, 2).replaces(label) is replaced

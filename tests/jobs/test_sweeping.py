@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from muxfs.cli import removal
 from muxfs.slurm import sweeping
 from muxfs.slurm.queue import NoAnswer
 
@@ -37,7 +38,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def sweep(home: Path) -> list[str]:
-    sweeping.remove_ended(str(home), str(home / f"slurm-{OWN}"))
+    for path in sweeping.ended(str(home), str(home / f"slurm-{OWN}")):
+        removal.remove(path)
     return sorted(os.listdir(home))
 
 
@@ -85,6 +87,21 @@ def test_without_an_answer_all_stay(home: Path, slurm: Slurm) -> None:
         sweep(home)
 
     assert sorted(os.listdir(home)) == [f"slurm-{OWN}", "slurm-7"]
+
+
+def test_what_muxfs_did_not_make_stays(home: Path, slurm: Slurm) -> None:
+    """And what has the name of a mailbox and is none."""
+    tunnel = make(home, "slurm-7")
+    (tunnel / "notes").write_text("mine")
+    session = tunnel / "sessions" / "0"
+    (session / "listen.mbx").symlink_to(tunnel / "notes")
+    make(home, "slurm-8")
+    slurm.says("squeue", fake.job(OWN) + fake.job(7, "COMPLETED") + fake.job(8, "FAILED"))
+
+    assert sweep(home) == [f"slurm-{OWN}", "slurm-7"]
+
+    assert (tunnel / "notes").read_text() == "mine"
+    assert os.listdir(session) == ["listen.mbx"]
 
 
 def test_what_a_link_points_to_stays(home: Path, slurm: Slurm, tmp_path: Path) -> None:
