@@ -30,7 +30,7 @@ from muxfs.session import Session
 from muxfs.storage.base import Storage
 from muxfs.storage.budget import Allowance, Budget
 
-LOOK: Final = 2.0
+LOOK: Final = 5.0
 """Seconds between looks for new listeners."""
 UNUSED: Final = 30.0
 """Seconds without its listener until a session is closed; one that is restarted finds it open."""

@@ -24,7 +24,7 @@ VARIABLE = "MUXFS_LAB"
 NOT_ASKED = (
     f"real network filesystems need root and some packages: {VARIABLE}=nfs3,nfs4.2 (docs/lab.md)"
 )
-LIMIT = 180.0
+LIMIT = 300.0
 """Seconds that one test may take."""
 
 
