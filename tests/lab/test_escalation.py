@@ -46,8 +46,9 @@ async def sides(ends: Ends) -> list[dict[str, Any]]:
 async def test_plain_reads_are_given_up_where_they_are_blind(misjudged: Ends) -> None:
     ends = misjudged
     port = await ends.up()
-    await ends.work("requests", port, 40, 4)
-    await ends.work("echoes", port, 100, 1)
+    await ends.work("requests", port, 20, 4)
+    # few: on NFS plain reads show each message 2 s late, and nothing proves them blind
+    await ends.work("echoes", port, 20, 1)
     changed = [side["access"] != "held+dsync" for side in await sides(ends)]
     if ends.lab.spec.filesystem in BLIND:
         assert all(changed)
