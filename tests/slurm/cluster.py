@@ -152,12 +152,11 @@ class Cluster:
 
         Processes, ports, cgroups of jobs, mailbox files: `survey`.
         """
-        found: list[str] = []
-        with trio.move_on_after(within):
-            while found := await self._survey():  # noqa: ASYNC110
-                await trio.sleep(0.5)
-            return
-        raise AssertionError("\n".join([f"after {within} s there still is", *found]))
+        end = trio.current_time() + within
+        while found := await self._survey():
+            if trio.current_time() > end:
+                raise AssertionError("\n".join([f"after {within} s there still is", *found]))
+            await trio.sleep(0.5)
 
     async def tidy(self) -> None:
         """Make it as it was: all hosts up and connected, no jobs, nothing of users on them."""
