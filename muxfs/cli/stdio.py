@@ -40,7 +40,7 @@ through the `muxfs listen` that runs on this host. If none runs here, one is sta
 the background, and ends after a while without connections.
 
 TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in it.
-TARGET is where the other side connects to: PORT, HOST:PORT or unix:PATH
+TARGET is where the other side connects to: PORT, HOST:PORT or /SOCKET
 
 options:
   --persist TIME          a listen in the background ends after this time without

@@ -101,6 +101,18 @@ async def test_input_and_output(joined: Tunnel, nursery: trio.Nursery) -> None:
     assert await stdio(joined, port) == Ended(0, b"", "")
 
 
+async def test_a_unix_socket(tunnel: Tunnel, nursery: trio.Nursery, tmp_path: Path) -> None:
+    path = tmp_path / "a,b"
+    sock = trio.socket.socket(socket.AF_UNIX)
+    await sock.bind(str(path))
+    sock.listen()
+    nursery.start_soon(trio.serve_listeners, echo, [trio.SocketListener(sock)])
+    listen = await tunnel.listen(options=["--persist", "1h"])
+    await tunnel.dial("--allow", str(path).replace(",", "\\,"))
+    await listen.event("established")
+    assert await stdio(tunnel, path, data=b"hello") == Ended(0, b"hello", "")
+
+
 @pytest.mark.parametrize("size", [1, 65536, 50 * MIB])
 async def test_every_byte(joined: Tunnel, nursery: trio.Nursery, size: int) -> None:
     """Both ways at once."""
