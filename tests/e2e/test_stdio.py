@@ -433,7 +433,7 @@ async def test_an_end_in_the_background(alone: Tunnel, nursery: trio.Nursery) ->
 async def test_it_leaves_when_idle(alone: Tunnel, nursery: trio.Nursery) -> None:
     """Idle is an end without connections, not one whose connections are quiet."""
     process = await trio.lowlevel.open_process(
-        argv(alone, await serve(nursery, echo), "--persist", "1s"),
+        argv(alone, await serve(nursery, echo), "--persist", "2s"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -441,7 +441,7 @@ async def test_it_leaves_when_idle(alone: Tunnel, nursery: trio.Nursery) -> None
         await process.stdin.send_all(b"one")
         assert await process.stdout.receive_some() == b"one"
         (pid,) = pids(alone.directory)
-        with trio.move_on_after(1.5):
+        with trio.move_on_after(2.5):
             await wait_gone(pid)
         await process.stdin.send_all(b"two")
         assert await process.stdout.receive_some() == b"two"

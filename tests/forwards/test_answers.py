@@ -12,6 +12,7 @@ import trio
 from muxfs import MuxStream, Session
 from muxfs.core.wire import Code
 from muxfs.forwards import answers
+from muxfs.forwards.answers import Awaited
 from muxfs.forwards.events import Refused
 from muxfs.forwards.listener import ForwardListener
 from muxfs.forwards.ports import open_port
@@ -118,10 +119,15 @@ async def test_no_answer_in_time(kind: str, tmp_path: Path) -> None:
         assert refused.reason == "no answer of the other side within 0.3 s"
 
 
-async def test_who_has_its_answer_may_take_its_time(tmp_path: Path) -> None:
-    async with waiting("-L", tmp_path, 0.3) as (client, stream, log):
+async def test_who_has_its_answer_is_looked_at_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Awaited] = []
+    monkeypatch.setattr(Awaited, "look", looks.append)
+    async with waiting("-L", tmp_path) as (client, stream, _):
         await stream.accept()
-        await trio.sleep(0.6)
-        await stream.send_all(b"at last")
-        assert await client.receive_some() == b"at last"
-        assert not [event for event in log.events if isinstance(event, Refused)]
+        await stream.send_all(b"!")
+        assert await client.receive_some() == b"!"
+        looks.clear()
+        await trio.sleep(QUIET)
+        assert not looks
