@@ -54,7 +54,7 @@ async def echo(stream: muxfs.MuxStream) -> list[float]:
 async def run(latency: float, bandwidth: float | None, figures: Figures) -> None:
     """Measure both, at rest and at the same time."""
     fs = MemoryFilesystem(latency=latency, bandwidth=bandwidth)
-    seconds = 1 + 100 * latency
+    seconds = 2 + 150 * latency
     async with (
         muxfs.open_session("", role="listen", storage=fs.storage("l", "d")) as listen,
         muxfs.open_session("", role="dial", storage=fs.storage("d", "l")) as dial,

@@ -64,12 +64,11 @@ def points(path: Path, panels: Sequence[Points]) -> None:
     """Draw named points."""
     figure, axes = _figure(len(panels))
     for panel, each in zip(axes, panels, strict=True):
-        for name, (x, y) in each.at.items():
+        for number, (name, (x, y)) in enumerate(each.at.items()):
             ours = name.startswith("default")
-            panel.plot(x, y, "o", color="#117733" if ours else "#4477aa")
-            panel.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+            panel.plot(x, y, "*" if ours else "o", color=f"C{number}", label=name)
         panel.set(title=each.title, xlabel=each.x, ylabel=each.y, xscale="log", yscale="log")
-        panel.margins(x=0.25)
+    axes[-1].legend(fontsize=7)
     _save(figure, path)
 
 

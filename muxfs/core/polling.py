@@ -6,7 +6,7 @@ gaps whose logarithms are equally likely that gives the least delay for the same
 polls. In the end the rate settles at the gentle maximum, 1 / MAX operations a second.
 
 Chosen by replaying recorded traffic (`python -m bench polling`): against a plain eighth, what
-a person waits for comes a third sooner in a Jupyter session, with 15 % fewer operations.
+a person waits for comes a third sooner in a Jupyter session, with 10 % fewer operations.
 A gap that is learned (mean and deviation as in RFC 6298) gave nothing over this: it is as
 long as the quiet time says.
 """
