@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import trio
@@ -25,7 +25,7 @@ from . import packages
 from .catalogue import ALL, lab
 from .cell import Cell
 from .lab import Lab, home
-from .remote import LabError
+from .remote import LabError, Process
 
 STDERR = Path("/dev/stderr")
 COMMANDS = ("up", "run", "status", "down", "list", "packages", "check")
@@ -53,10 +53,15 @@ async def _run(name: str, machine: str, argv: Sequence[str]) -> int:
         raise LabError(f"no machine {machine!r}; there are {', '.join(wanted.machines)}")
     async with trio.open_nursery() as nursery:
         process = await wanted.machines[machine].start(nursery, *argv, errors=STDERR)
-        async for data in process.stdout:
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
-        status = await process.wait()
+        return await show(process)
+
+
+async def show(process: Process) -> int:
+    """Print what a command says, to its end; return its exit status as a shell has it."""
+    async for data in process.stdout:
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    status = await process.wait()
     return status if status >= 0 else 128 - status
 
 
@@ -98,11 +103,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
+    return telling("lab", lambda: _do(options))
+
+
+def telling(name: str, work: Callable[[], int]) -> int:
+    """Do it; return its exit status, or 1 after errors of the lab, which are told in its name."""
     status = 1
     try:
-        status = _do(options)
+        status = work()
     except* LabError as group:
-        print(*(f"lab: {error}" for error in leaves(group)), sep="\n", file=sys.stderr)
+        print(*(f"{name}: {error}" for error in _leaves(group)), sep="\n", file=sys.stderr)
     return status
 
 
@@ -125,12 +135,11 @@ def _do(options: argparse.Namespace) -> int:
     return 0
 
 
-def leaves(group: BaseExceptionGroup[LabError]) -> Sequence[BaseException]:
-    """Return the errors themselves, out of their groups."""
+def _leaves(group: BaseExceptionGroup[LabError]) -> Sequence[BaseException]:
     return [
         leaf
         for error in group.exceptions
-        for leaf in (leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
     ]
 
 

@@ -17,18 +17,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio
 
 from tests.lab import packages
-from tests.lab.__main__ import leaves
+from tests.lab.__main__ import STDERR, show, telling
 from tests.lab.remote import LabError
 
 from .cluster import TABLES, TRACKING, Cluster, home
 from .host import ROOT, USER, USERS, Host
-
-STDERR = Path("/dev/stderr")
 
 
 async def _up(cluster: Cluster) -> None:
@@ -44,11 +41,7 @@ async def _up(cluster: Cluster) -> None:
 async def _run(host: Host, user: str, argv: Sequence[str]) -> int:
     async with trio.open_nursery() as nursery:
         process = await host.start(nursery, *argv, errors=STDERR, user=user)
-        async for data in process.stdout:
-            sys.stdout.buffer.write(data)
-            sys.stdout.flush()
-        status = await process.wait()
-    return status if status >= 0 else 128 - status
+        return await show(process)
 
 
 async def _happen(cluster: Cluster, what: str, host: Host) -> None:
@@ -81,12 +74,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
-    status = 1
-    try:
-        status = _do(options)
-    except* LabError as group:
-        print(*(f"slurm: {error}" for error in leaves(group)), sep="\n", file=sys.stderr)
-    return status
+    return telling("slurm", lambda: _do(options))
 
 
 def _do(options: argparse.Namespace) -> int:
