@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 
 HELP = """\
-usage: muxfs status [--json] [--key-file FILE] [TUNNEL]
+usage: muxfs status [--json] [--watch] [--key-file FILE] [TUNNEL]
 
 Show both ends of a tunnel: who runs them since when, whether they are connected, and
 their traffic, as they tell in their mailbox files; without TUNNEL, of all tunnels in
 ~/.muxfs (or $MUXFS_HOME). Works on every host that sees the directory, and disturbs
 nobody. Takes some seconds where an end runs on another host, to see it alive.
+Also shows the state and node of a Slurm job whose tunnel it is, and ports open here.
 
   --json           one JSON object
+  --watch          again and again, until Ctrl-C
   --key-file FILE  the key of sealed sessions: without it only what anybody can read
                    is shown of them (or: MUXFS_KEY_FILE)
   -h, --help       this text
@@ -29,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
     parser.add_argument("tunnel", metavar="TUNNEL", nargs="?")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--watch", action="store_true")
     parser.add_argument("--key-file", metavar="FILE")
 
 
@@ -38,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from muxfs.cli.patience import interruptibly  # noqa: PLC0415  (start-up time)
 
     def show() -> int:
-        return survey.show(args.tunnel, as_json=args.json, key=seals.key(args.key_file))
+        run = survey.follow if args.watch else survey.show
+        return run(args.tunnel, as_json=args.json, key=seals.key(args.key_file))
 
     return interruptibly(show)

@@ -5,9 +5,12 @@ Rule: files of other hosts are hostile; what they say is checked and escaped.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -17,6 +20,7 @@ import attrs
 from muxfs import process
 from muxfs.cli import tunnel as tunnels
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
+from muxfs.cli.outlook import age, jobs_of_tunnels, ports_here
 from muxfs.cli.seals import blocks_for, remark
 from muxfs.core import wire
 from muxfs.core.link import previous_life
@@ -32,9 +36,12 @@ from muxfs.core.wire import (
 )
 from muxfs.errors import printable
 from muxfs.sealing.key import Key
+from muxfs.slurm.queue import Job
 from muxfs.storage.filesystem import default_access, find_filesystem
 from muxfs.units import amount, span
 
+FOLLOW_INTERVAL: Final = 5.0
+"""Seconds between pictures: each may ask Slurm."""
 LOOK_INTERVAL: Final = 0.2
 """Seconds between looks at ends whose beat must be seen to move."""
 MOST_HEARTBEAT: Final = 30.0
@@ -98,10 +105,13 @@ class Side:
     last: View = View()
     alive: bool | None = None
     """None: not known yet."""
+    age: float | None = None
+    """Seconds since the file was written last, when it was looked at."""
 
     def look(self) -> None:
         """Look at the file, and judge."""
         self.last = read(self.path, self.role, self.blocks)
+        self.age = age(self.path)
         if self.first.birth is None:
             self.first = self.last
         self.alive = self._judge()
@@ -134,6 +144,7 @@ class Side:
         """Return what is known, for programs."""
         birth, status = self.last.birth, self.last.status
         facts: dict[str, object] = {"condition": self.condition, "trouble": self.last.trouble}
+        facts["age"] = self.age
         if self.last.remark:
             facts["remark"] = self.last.remark
         if birth is not None:
@@ -203,11 +214,18 @@ class Found:
     path: str
     place: str
     sessions: list[Session]
+    job: Job | None = None
+    """Whose own tunnel it is."""
+    ports: list[str] = attrs.field(factory=list)
+    """Those that are open on this host."""
 
 
 def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
     """Print the state of one tunnel, or of all. Raises Failure."""
     found = list(_find_all(key)) if text is None else [_find(text, key)]
+    known = jobs_of_tunnels(tunnel.name for tunnel in found)
+    for tunnel in found:
+        tunnel.job, tunnel.ports = known.get(tunnel.name), ports_here(tunnel.path)
     watch([side for tunnel in found for session in tunnel.sessions for side in session.sides])
     if as_json:
         print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found]}))
@@ -217,6 +235,17 @@ def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
     for tunnel in found:
         _print(tunnel)
     return 0
+
+
+def follow(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
+    """Do so again and again: on a terminal in the place of what was there before."""
+    clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() and not as_json else ""
+    while True:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            show(text, as_json=as_json, key=key)
+        print(clear + said.getvalue(), end="", flush=True)
+        time.sleep(FOLLOW_INTERVAL)
 
 
 def watch(sides: Sequence[Side]) -> None:
@@ -327,7 +356,15 @@ def _facts(tunnel: Found) -> dict[str, object]:
         }
         for session in tunnel.sessions
     ]
-    return {"tunnel": tunnel.name, "path": tunnel.path, "place": tunnel.place, "sessions": sessions}
+    job = tunnel.job
+    return {
+        "tunnel": tunnel.name,
+        "path": tunnel.path,
+        "place": tunnel.place,
+        "sessions": sessions,
+        "job": None if job is None else attrs.asdict(job) | {"ended": job.ended},
+        "ports": tunnel.ports,
+    }
 
 
 def _print(tunnel: Found) -> None:
@@ -338,6 +375,12 @@ def _print(tunnel: Found) -> None:
         for side in session.sides:
             for line in _describe(side):
                 print(f"  {line}")
+    if not tunnel.sessions:
+        print(f"{printable(tunnel.name)}: not used yet  ({printable(tunnel.place)})")
+    if tunnel.job is not None:
+        print(f"  job     {tunnel.job.ending if tunnel.job.ended else tunnel.job.words}")
+    if tunnel.ports:
+        print(f"  ports   {', '.join(tunnel.ports)}")
 
 
 def _describe(side: Side) -> Iterator[str]:
@@ -356,6 +399,8 @@ def _describe(side: Side) -> Iterator[str]:
         who.append(str(facts["label"]))
     if facts["started"]:
         who.append(f"since {facts['started']}")
+    if facts["age"] is not None and not side.alive:
+        who.append(f"last sign of life {span(side.age or 0.0)} ago")
     if side.last.remark:
         who.append(side.last.remark)
     # the reason of a good end is written for the other side
