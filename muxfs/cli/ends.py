@@ -397,11 +397,20 @@ async def _open_port(endpoint: Endpoint, forward: Forward, end: End) -> None:
                 raise rival from error  # it has the port, most probably
             place = forward.place
             if end.job is not None and isinstance(place, Port) and place.number:
-                end.output.say(f"  port {place.number} is in use here; taking a free one")
                 free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
                 await _open_port(endpoint, free, end)
+                _tell_instead(end, endpoint.forwards, place.number, free)
                 return
         raise forwarding.explain(forward, error) from error
+
+
+def _tell_instead(end: End, active: Sequence[ActiveForward], number: int, forward: Forward) -> None:
+    """Tell which port was taken in place of another one, also where only errors are told."""
+    ports = [a.port for a in active if not isinstance(a, RemoteListener)]
+    free = next(port.port for port in reversed(ports) if port.forward == forward)
+    host, target = socket.gethostname(), forward.target or "the proxy"
+    words = f"port {number} of {host} is in use: port {free} leads to {target} instead"
+    end.output.complain(words)
 
 
 async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> None:

@@ -15,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Final
@@ -71,7 +72,7 @@ def follow(args: argparse.Namespace) -> int:
     job = _job(args.job) if args.job else None
     side: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if command is Command.SBATCH:
-        _write_log(f"slurm-{job.number if job else args.token}.log")
+        _write_log(f"slurm-{job or args.token}.log")
         job = _of_several(args, template, job) if args.token else job
     else:
         submitter = Submitter.find(args.submitter or 0)
@@ -84,12 +85,12 @@ def follow(args: argparse.Namespace) -> int:
     if job is None:
         _forget_log()
         return 0
-    tunnel = _tunnel(template, job.number, args.step)
+    tunnel = _tunnel(template, args.number or job.number, args.step)
     with _told("cannot run srun"), side:
         code = main(["listen", "--quiet", "--job", str(job), tunnel, *plan.listen_words, *extra])
     if command is not Command.SBATCH or _is_over(job):  # nobody will look there again
         shutil.rmtree(tunnel, ignore_errors=True)
-    _forget_log()
+        _forget_log()
     return code
 
 
@@ -113,10 +114,10 @@ def _write_log(name: str) -> None:
 
 
 def _forget_log() -> None:
-    """Remove the log if there is nothing in it."""
+    """Remove the log, which nobody needs any more."""
     with contextlib.suppress(OSError):
         log = os.readlink("/proc/self/fd/2")
-        if log.endswith(".log") and not os.fstat(2).st_size:
+        if os.path.basename(log).startswith("slurm-") and log.endswith(".log"):
             os.unlink(log)
 
 
@@ -202,15 +203,22 @@ def _of_several(args: argparse.Namespace, template: str, job: JobId | None) -> J
     """
     submitter = Submitter.find(args.submitter or 0)
     started: set[int] = set()
+    helpers: list[subprocess.Popen[bytes]] = []
     nap, asked = FIRST_LOOK, time.monotonic() - ASK_EVERY
     while True:
         for number in places.announced(template, args.token):
             if number in started:
                 continue
-            if not _is_task(number):
-                return JobId(number)
+            name = _named(number)
+            if name.task is None:
+                return name
             started.add(number)
-            start_helper(_again(args, "follow", f"--job={number}"), silent=True)
+            words = _again(args, "follow", f"--job={name}", f"--number={number}")
+            helpers += filter(None, [start_helper(words, silent=True)])
+        ended = [helper for helper in helpers if helper.poll() is not None]
+        if ended:
+            helpers = [helper for helper in helpers if helper not in ended]
+            asked -= ASK_EVERY  # the whole array may have ended
         submitted = submitter is None or submitter.wait(0)
         if submitted and time.monotonic() - asked >= ASK_EVERY:
             asked = time.monotonic()
@@ -220,11 +228,12 @@ def _of_several(args: argparse.Namespace, template: str, job: JobId | None) -> J
         nap = min(nap * GROWTH, LONGEST_LOOK)
 
 
-def _is_task(number: int) -> bool:
-    try:
-        return queue.is_task(number)
-    except NoAnswer:
-        return True  # a helper of its own is never wrong
+def _named(number: int) -> JobId:
+    while True:
+        try:
+            return queue.named(number)
+        except NoAnswer:
+            time.sleep(ASK_EVERY)
 
 
 def _may_start(job: JobId | None, session: int) -> bool:

@@ -33,6 +33,7 @@ options of follow and serve:
   --args TEXT             more options for muxfs listen and muxfs dial
   --helpertask-args TEXT  more options, and where output goes: 2>FILE, >FILE, 2>&1
   --job JOBID             follow: the job
+  --number N              follow: its SLURM_JOB_ID, where JOBID is a task such as 123_4
   --submitter PID         follow: the process of srun, sbatch or salloc
   --session SID           follow: its session, as Slurm notes it
   --start-serve           follow: start serve in the job, as a step of its own
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--args", metavar="TEXT", default="")
     add("--helpertask-args", metavar="TEXT", default="")
     add("--job", metavar="JOBID")
+    add("--number", type=int, metavar="N")
     add("--submitter", type=int, metavar="PID")
     add("--session", type=int, metavar="SID")
     add("--start-serve", action="store_true")

@@ -147,9 +147,15 @@ def jobs_of(uid: int) -> list[Job]:
     return [_job(line) for line in _squeue("-u", str(uid))]
 
 
-def is_task(number: int) -> bool:
-    """Whether the job with that unique id is a task of an array. Raises NoAnswer. Blocks."""
-    return any("_" in _job(line).name for line in _squeue("-j", str(number)))
+def named(number: int) -> JobId:
+    """Return how people name the job with that unique id: a task of an array has two numbers.
+
+    The last task to start has that of the whole array. Raises NoAnswer. Blocks.
+    """
+    for found in map(_job, _squeue("-j", str(number))):
+        if found.number == number and "_" in found.name and "[" not in found.name:
+            return JobId.parse(found.name)
+    return JobId(number)
 
 
 def is_left(job: JobId) -> bool:

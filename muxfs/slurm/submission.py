@@ -68,10 +68,10 @@ def cannot_run(command: Command, error: OSError) -> NoCommand:
     return NoCommand(f"cannot run {command.value}: {error.strerror}")
 
 
-def start_helper(words: list[str], *, silent: bool = False) -> None:
+def start_helper(words: list[str], *, silent: bool = False) -> subprocess.Popen[bytes] | None:
     """Start `muxfs WORDS`, which outlives this process; `silent`: it is to keep no terminal."""
     try:
-        subprocess.Popen(  # noqa: S603
+        return subprocess.Popen(  # noqa: S603
             own.command(*words),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -81,3 +81,4 @@ def start_helper(words: list[str], *, silent: bool = False) -> None:
         )
     except OSError as error:
         no_tunnel(f"{error.filename or ''} {error.strerror or error}".strip())
+        return None

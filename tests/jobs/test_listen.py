@@ -71,7 +71,7 @@ def test_a_port_that_is_taken(slurm: Slurm, muxfs: Runner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         listen = muxfs.start("listen", "--job", "7", f"{port}:8888")
-        listen.says(f"port {port} is in use here; taking a free one")
+        listen.says(f"muxfs: port {port} of {socket.gethostname()} is in use: port ")
         listen.says("and open there:                    http://localhost:")
         assert f"http://localhost:{port}\n" not in listen.stderr + "\n"
         assert listen.end() == 128 + signal.SIGTERM

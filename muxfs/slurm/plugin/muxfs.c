@@ -6,6 +6,7 @@
  *
  *   srun      local_user_init: follow.   task_init of its task 0: serve
  *   sbatch    init_post_opt:   follow.   task_init of the batch script: serve
+ *             (the last task_exit ends serve; if that fails, Slurm does, with the step)
  *   salloc    init_post_opt:   follow, which starts serve as a step of its own
  *
  * Helpers are forked nowhere else: in task_init they are in the step's cgroup, and end with
@@ -24,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -146,6 +149,8 @@ static char *list;                    /* what the user gave, or NULL */
 static char *command_words;           /* muxfs=, with its words separated by zeros */
 static const char *words_of_muxfs[8]; /* they, and NULL */
 static char *arguments, *directory, *helper_arguments;
+static volatile pid_t *in_job; /* the helper in the job, shared with the tasks until they exec */
+static uint32_t tasks_left;
 static bool starts;       /* this step is the one that has the tunnel */
 static const char *job_token; /* of the batch job that this is, or NULL */
 
@@ -298,8 +303,11 @@ static void start(struct words *words, char **environment, bool silent)
 	if (path && path[0] == '/' && !access(path, X_OK))
 		child = fork();
 	if (child == 0) {
-		if (fork() == 0)
+		pid_t helper = fork();
+		if (helper == 0)
 			become(path, words, environment, silent);
+		if (in_job)
+			*in_job = helper;
 		_exit(0);
 	}
 	if (child < 0)
@@ -461,6 +469,11 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 	case S_CTX_REMOTE:
 		spank_getenv(spank, MARK, mark, sizeof mark);
 		starts = batch || !strcmp(mark, "start");
+		if (spank_get_item(spank, S_JOB_LOCAL_TASK_COUNT, &tasks_left) == ESPANK_SUCCESS) {
+			void *page = mmap(NULL, sizeof *in_job, PROT_READ | PROT_WRITE,
+					  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+			in_job = page == MAP_FAILED ? NULL : page;
+		}
 		spank_setenv(spank, MARK, "inside", 1);
 		break;
 	default:
@@ -498,6 +511,26 @@ int slurm_spank_task_init(spank_t spank, int count, char **unused)
 	if (batch)
 		add_option(&words, "--token", job_token);
 	start(&words, environment, false);
+	return 0;
+}
+
+/* End the helper with the last task: slurmstepd takes a second to end what it finds alive. */
+int slurm_spank_task_exit(spank_t spank, int count, char **words)
+{
+	char path[32];
+	struct stat found;
+	uid_t user;
+
+	(void)count, (void)words;
+	if (!in_job || *in_job <= 0 || !tasks_left || --tasks_left)
+		return 0;
+	snprintf(path, sizeof path, "/proc/%ld", (long)*in_job);
+	if (spank_get_item(spank, S_JOB_UID, &user) != ESPANK_SUCCESS || stat(path, &found) ||
+	    found.st_uid != user)
+		return 0; /* it has ended, and its number may be another process's */
+	kill(*in_job, SIGKILL);
+	for (int i = 0; i < 200 && !stat(path, &found); i++)
+		usleep(1000);
 	return 0;
 }
 #endif

@@ -1,0 +1,214 @@
+"""--tunnel, by the wrappers and by the plugin: the examples of slurm-spank-stunnel, and more."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from muxfs.slurm import plugin
+
+from . import jobs
+from .cluster import Cluster
+from .commands import Commands
+from .environment import PLACE, PYTHON
+from .host import ROOT, Host
+from .jobs import Job
+
+SERVICE = f"{PYTHON} -m tests.slurm.service"
+MUXFS = PLACE / "bin" / "muxfs"
+WRAPPERS, PLUGIN = "wrappers", "plugin"
+ONE = "/etc/slurm/muxfs.so"
+
+
+@pytest.fixture(params=[WRAPPERS, PLUGIN])
+async def prefix(
+    request: pytest.FixtureRequest, cluster: Cluster
+) -> AsyncIterator[tuple[str, ...]]:
+    """Give the words before srun, sbatch or salloc."""
+    if request.param == WRAPPERS:
+        yield ("muxfs",)
+        return
+    await trio.to_thread.run_sync(plugin.build, str(cluster.etc / "muxfs.so"))
+    await cluster.plugins(f"optional {ONE} muxfs={MUXFS}\n")
+    yield ()
+    with trio.CancelScope(shield=True):
+        await cluster.plugins("")
+
+
+async def visit(host: Host, port: int) -> dict[str, Any]:
+    """Visit a service as soon as it is reached, and return its greeting."""
+    words = ("timeout", "30", str(PYTHON), "-m", "tests.slurm.service", "visit", str(port))
+    with trio.fail_after(jobs.PATIENCE):
+        while True:
+            said = await host.run(*words, check=False)
+            if not said.status and said.output.startswith("{"):
+                return dict(json.loads(said.output))
+            await trio.sleep(0.2)
+
+
+async def submit(cluster: Cluster, prefix: tuple[str, ...], *words: str) -> Job:
+    """Submit a batch script of standard input's: the last word."""
+    *options, script = words
+    feed = 'script=$1; shift; exec "$@" <<< "$script"'
+    command = ("bash", "-c", feed, "bash", f"#!/bin/bash\n{script}", *prefix, "sbatch")
+    said = await cluster.login1.run(*command, "--parsable", *options)
+    return Job(cluster, said.output.strip())
+
+
+async def helpers(cluster: Cluster) -> int:
+    """Count the processes that serve on all nodes."""
+    counts = [
+        (await node.run("pgrep", "-fc", "slurm serve", user=ROOT, check=False)).output
+        for node in cluster.computes
+    ]
+    return sum(map(int, counts))
+
+
+async def test_srun_with_two_ports(
+    cluster: Cluster, commands: Commands, prefix: tuple[str, ...]
+) -> None:
+    """The seed's first example, over two nodes: open for the life of the step, once."""
+    task = f"""
+    [ $SLURM_PROCID = 0 ] || exit 0
+    {SERVICE} 8000 & {SERVICE} 8888 &
+    until [ -e enough ]; do sleep 0.1; done
+    srun --overlap --nodes=1 --ntasks=1 hostname
+    exit 3
+    """
+    words = ("srun", "-N2", "--tunnel=8001:8000,8889:8888", "bash", "-c", task)
+    step = await commands.start(cluster.login1, *prefix, *words)
+
+    assert (await visit(cluster.login1, 8001))["host"] == "c1"
+    assert (await visit(cluster.login1, 8889))["host"] == "c1"
+    assert await helpers(cluster) == 1
+    await cluster.login1.run("touch", "enough")
+
+    with trio.fail_after(jobs.PATIENCE):
+        assert await step.wait() == 3
+    await cluster.login1.run("rm", "enough")
+    await cluster.no_leftovers()
+
+
+@pytest.mark.parametrize("export", ["ALL", "NONE"])
+async def test_sbatch_with_a_port_here_and_a_third_host(
+    cluster: Cluster, commands: Commands, prefix: tuple[str, ...], export: str
+) -> None:
+    """The seed's second example: L1900:license:1900 and R8001:8000. scancel ends all of it."""
+    files = str(Path(__file__).parent)
+    server = (sys.executable, "-m", "http.server", "--directory", files, "1900")
+    await cluster.license.start(commands.nursery, *server, errors=commands.logs / "license")
+    script = f"""
+    until {{ exec 3<>/dev/tcp/localhost/1900 && printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3 &&
+      grep -q conftest <&3; }} 2>/dev/null; do sleep 0.1; done
+    srun hostname
+    exec {SERVICE} 8000
+    """
+    tunnels = "L1900:license:1900,R8001:8000"
+    job = await submit(cluster, prefix, f"--export={export}", f"--tunnel={tunnels}", script)
+
+    assert (await visit(cluster.login1, 8001))["job"] == job.number
+    assert await helpers(cluster) == 1
+    await job.cancel()
+
+    await job.until(jobs.CANCELLED)
+    await cluster.no_leftovers()
+
+
+async def test_a_job_that_is_cancelled_while_it_waits(
+    cluster: Cluster, prefix: tuple[str, ...]
+) -> None:
+    job = await submit(cluster, prefix, "--hold", "--tunnel=8001:8000", "sleep 1000")
+
+    await job.cancel()
+
+    await job.until(jobs.CANCELLED)
+    await cluster.no_leftovers(within=jobs.PATIENCE)
+
+
+async def test_salloc(cluster: Cluster, commands: Commands, prefix: tuple[str, ...]) -> None:
+    """In the allocation several steps use one tunnel."""
+    shell = f"""
+    srun --overlap bash -c '{SERVICE} 8000 & until [ -e enough ]; do sleep 0.1; done' &
+    srun --overlap hostname
+    wait
+    exit 3
+    """
+    words = ("salloc", "--tunnel=8001:8000", "bash", "-c", shell)
+    allocation = await commands.start(cluster.login1, *prefix, *words)
+
+    assert (await visit(cluster.login1, 8001))["host"] == "c1"
+    assert await helpers(cluster) == 1
+    await cluster.login1.run("touch", "enough")
+
+    with trio.fail_after(jobs.PATIENCE):
+        assert await allocation.wait() == 3
+    await cluster.login1.run("rm", "enough")
+    await cluster.no_leftovers()
+
+
+async def test_tasks_of_an_array_have_a_tunnel_each(
+    cluster: Cluster, prefix: tuple[str, ...]
+) -> None:
+    """Their ports here are taken but for the first's; each gets a free one, which is told."""
+    script = f"exec {SERVICE} $((8000 + SLURM_ARRAY_TASK_ID))"
+    # the service of task 2 alone answers, whatever port leads to it
+    array = await submit(cluster, prefix, "--array=1-3", "--tunnel=8001:8002", script)
+
+    ports: dict[int, str] = {}
+    with trio.fail_after(jobs.PATIENCE):
+        while len(ports) < 3:
+            ports = await own_ports(cluster.login1)
+            await trio.sleep(0.5)
+    assert 8001 in ports
+
+    await array.cancel()
+    await cluster.no_leftovers()
+
+
+async def own_ports(host: Host) -> dict[int, str]:
+    """Return the ports of helpers that a host listens on."""
+    said = await host.run("ss", "-Hltnp", user=ROOT)
+    lines = [line.split() for line in said.output.splitlines() if "pid=" in line]
+    return {int(words[3].rpartition(":")[2]): words[-1] for words in lines}
+
+
+async def test_no_job_fails_because_of_the_plugin(cluster: Cluster) -> None:
+    """Missing, broken, built for another Slurm; and muxfs missing, which is a warning."""
+    (cluster.etc / "broken.so").write_text("this is no library")
+    include = cluster.etc / "include" / "slurm"
+    include.mkdir(parents=True, exist_ok=True)
+    other = "#pragma once\n#define SLURM_VERSION_NUMBER 0x180b00\n"
+    (include / "slurm_version.h").write_text(other)
+    (include / "spank.h").write_text(
+        '#include "slurm_version.h"\n#include "/usr/include/slurm/spank.h"\n'
+    )
+    await trio.to_thread.run_sync(plugin.build, str(cluster.etc / "muxfs.so"))
+    try:
+        for line, tunnel in (
+            ("optional /etc/slurm/missing.so", False),
+            ("optional /etc/slurm/broken.so", False),
+            (f"optional {ONE} muxfs=/no/such/muxfs", True),
+            (f"optional {ONE} muxfs=/usr/bin/false unknown=1", True),
+        ):
+            await cluster.plugins(line + "\n")
+            option = ("--tunnel=8001:8000",) if tunnel else ()
+            said = await cluster.login1.run("srun", *option, "sh", "-c", "echo ran")
+            assert said.output == "ran\n", line
+            job = await submit(cluster, (), *option, "sleep 0.1")
+            await job.until(jobs.COMPLETED)
+            if "no/such" in line:
+                assert "no tunnel: /no/such/muxfs: No such file or directory" in said.errors
+        refused = await cluster.login1.run("srun", "--tunnel=80:1", "echo", "ran", check=False)
+        assert refused.status
+        assert "only root can listen" in refused.errors
+        assert not refused.output
+    finally:
+        with trio.CancelScope(shield=True):
+            await cluster.plugins("")
+    await cluster.no_leftovers()
