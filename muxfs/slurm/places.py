@@ -23,6 +23,10 @@ TOKEN: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 DEFAULT: Final = "%h/.muxfs"
 HOME_VARIABLE: Final = "MUXFS_HOME"
 
+FORGOTTEN: Final = 86400.0
+"""Seconds, by the clock of the file server, until what nobody took note of is removed."""
+
+_ANNOUNCEMENT: Final = ".from-"
 _OWN: Final = tunnel_of(0).replace("0", "%j")
 _SIGN: Final = re.compile("%(.)", re.DOTALL)
 
@@ -57,12 +61,18 @@ def announce(text: str, token: str, job: int) -> None:
     path = _shared_part(text)
     os.makedirs(path, 0o700, exist_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    os.close(os.open(os.path.join(path, f".from-{token}.{job}"), flags, 0o600))
+    created = os.open(os.path.join(path, f"{_ANNOUNCEMENT}{token}.{job}"), flags, 0o600)
+    now = os.fstat(created).st_mtime
+    os.close(created)
+    for name in filter(lambda name: name.startswith(_ANNOUNCEMENT), os.listdir(path)):
+        with contextlib.suppress(OSError):  # of a submission whose helper was killed
+            if now - os.stat(os.path.join(path, name)).st_mtime > FORGOTTEN:
+                os.unlink(os.path.join(path, name))
 
 
 def announced(text: str, token: str) -> list[int]:
     """Return the jobs of the token that have started since, and forget them."""
-    path, prefix, jobs = _shared_part(text), f".from-{token}.", []
+    path, prefix, jobs = _shared_part(text), f"{_ANNOUNCEMENT}{token}.", []
     with contextlib.suppress(OSError):
         for name in os.listdir(path):
             job = name.removeprefix(prefix)

@@ -52,3 +52,15 @@ def test_jobs_announce_themselves(tmp_path: Path) -> None:
     assert places.announced(template, token) == []
     assert places.announced(template, other) == [9]
     assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_what_a_killed_helper_left_goes_after_a_day(tmp_path: Path) -> None:
+    template, dead, waiting = f"{tmp_path}/t-%j", places.new_token(), places.new_token()
+    for token, age in ((dead, 2 * places.FORGOTTEN), (waiting, places.FORGOTTEN / 2)):
+        places.announce(template, token, 7)
+        (path,) = tmp_path.glob(f".from-{token}.*")
+        then = path.stat().st_mtime - age
+        os.utime(path, (then, then))
+    places.announce(template, places.new_token(), 8)
+    assert places.announced(template, dead) == []
+    assert places.announced(template, waiting) == [7]
