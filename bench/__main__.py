@@ -16,6 +16,7 @@ What hosts with a network filesystem between them get: python -m bench.network L
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import shlex
 import sys
@@ -60,6 +61,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--muxfs-options", type=shlex.split, default=[], help="further options of both commands"
     )
     options = parser.parse_args(arguments)
+    if options.publish and importlib.util.find_spec("matplotlib") is None:
+        parser.error("--publish draws with matplotlib: pip install '.[bench]'")
     options.parts = options.parts or list(PARTS)
     options.peers = words(options.peers) or list(PEERS)
     for given, known in ((options.parts, PARTS), (options.peers, PEERS)):
@@ -111,7 +114,10 @@ class Run:
         """Do the parts that were asked for, one after the other."""
         for part in self.options.parts:
             start = time.monotonic()
-            getattr(self, f"_{part}")()
+            try:
+                getattr(self, f"_{part}")()
+            except Exception as error:  # noqa: BLE001  (what the other parts found is not lost)
+                self.results.troubles.append(f"muxfs: {part}: {type(error).__name__}: {error}")
             self.seconds[part] = round(time.monotonic() - start, 1)
         progress("")
 

@@ -57,14 +57,14 @@ def _rate(name: str, size: int, works: Sequence[Callable[[], object]]) -> Figure
 
 def many_streams(peer: Running, sizes: Sizes) -> Figures:
     """Streams down side by side; all bytes together."""
-    size = sizes.stream // peer.share // sizes.streams
+    size = peer.part(sizes.stream) // sizes.streams
     work = [lambda: endpoints.download(peer.port, size)] * sizes.streams
     return _rate(f"{sizes.streams} streams down", size * sizes.streams, work)
 
 
 def both_directions(peer: Running, sizes: Sizes) -> Figures:
     """One stream up and one down at the same time; both together."""
-    size = sizes.stream // peer.share // 2
+    size = peer.part(sizes.stream) // 2
     transfers = (endpoints.upload, endpoints.download)
     work = [lambda transfer=transfer: transfer(peer.port, size) for transfer in transfers]
     return _rate("one up and one down", 2 * size, work)

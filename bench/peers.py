@@ -43,6 +43,10 @@ class Running:
     most_streams: int = 100_000
     bulk_only: bool = False
 
+    def part(self, count: int) -> int:
+        """Return how much of a work this peer does; of anything at least one."""
+        return max(1, count // self.share)
+
 
 Peer = Callable[[int], AbstractContextManager[Running]]
 

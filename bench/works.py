@@ -47,34 +47,34 @@ def times(prefix: str, seconds: Sequence[float]) -> dict[str, float]:
 
 def up(peer: Running, sizes: Sizes) -> Figures:
     """One stream, from the client to the service."""
-    size = sizes.stream // peer.share
+    size = peer.part(sizes.stream)
     return {"one stream up [MB/s]": size / endpoints.upload(peer.port, size) / 1e6}
 
 
 def down(peer: Running, sizes: Sizes) -> Figures:
     """One stream, from the service to the client."""
-    size = sizes.stream // peer.share
+    size = peer.part(sizes.stream)
     return {"one stream down [MB/s]": size / endpoints.download(peer.port, size) / 1e6}
 
 
 def digests(peer: Running, sizes: Sizes) -> Figures:
     """Random bytes there and back at once, with a sha256 at both ends."""
     block = random.Random(0).randbytes(endpoints.BUFFER)
-    right = endpoints.check_digests(peer.port, sizes.digest // peer.share, block)
+    right = endpoints.check_digests(peer.port, peer.part(sizes.digest), block)
     return {"sha256 differs": float(not right)}
 
 
 def echo(peer: Running, sizes: Sizes) -> Figures:
     """Round trips of one byte on a warm connection."""
     with endpoints.open_echo(peer.port) as round_trip:
-        for _ in range(100 // peer.share):
+        for _ in range(peer.part(100)):
             round_trip()
-        return times("echo", [round_trip() for _ in range(sizes.echoes // peer.share)])
+        return times("echo", [round_trip() for _ in range(peer.part(sizes.echoes))])
 
 
 def connections(peer: Running, sizes: Sizes) -> Figures:
     """Short connections, one after the other: connect, echo of one byte, close."""
-    seconds, failed, count = [], 0, sizes.connections // peer.share
+    seconds, failed, count = [], 0, peer.part(sizes.connections)
     start = time.perf_counter()
     for _ in range(count):
         try:
@@ -99,7 +99,7 @@ def loaded_echo(direction: str) -> Callable[[Running, Sizes], Figures]:
             assert bulk.stdout is not None
             if bulk.stdout.readline() != b"warm\n":
                 raise endpoints.Truncated("the bulk stream ended")
-            seconds = [round_trip() for _ in range(sizes.loaded_echoes // peer.share)]
+            seconds = [round_trip() for _ in range(peer.part(sizes.loaded_echoes))]
             rate, _ = bulk.communicate(timeout=endpoints.TIMEOUT)
         figures = times(f"echo under bulk {direction}", seconds)
         figures[f"bulk {direction} meanwhile [MB/s]"] = float(rate) / 1e6
