@@ -132,11 +132,6 @@ class Watch:
 
         return cls(Following(job, tell), output)
 
-    @property
-    def over(self) -> bool:
-        """Whether the job was seen to have ended."""
-        return self.following.last is not None and self.following.last.ended
-
     async def until_ended(self) -> JobOver:
         """Wait until the job has ended for good."""
         return JobOver(await self.following.until_ended())

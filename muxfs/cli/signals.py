@@ -35,7 +35,7 @@ class Stop:
         """Ask the main task to end, without a signal."""
         self.outcome = self.outcome or (reason, exit_code)
         self._request()
-        self.leave_in_time()
+        self._leave_in_time()
 
     @property
     def exit_code(self) -> int:
@@ -61,18 +61,17 @@ class Stop:
                     leave(128 + number)
                 self.number = number
                 self._request()
-                self.leave_in_time()
+                self._leave_in_time()
 
     def _request(self) -> None:
         self.requested.set()
         if not self.serving.is_set():
             self.scope.cancel()
 
-    def leave_in_time(self, seconds: float = GRACE) -> None:
-        """End the process after so many seconds from now, whatever hangs."""
+    def _leave_in_time(self) -> None:
         # not a deadline of trio, which needs the event loop
         signal.signal(signal.SIGALRM, lambda *_: leave(self.exit_code))
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, GRACE)
 
 
 def _wanted() -> list[signal.Signals]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import Runner
 
 from .fake import Slurm
 
@@ -26,3 +29,14 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
     slurm.make()
     monkeypatch.setenv("PATH", f"{place}{os.pathsep}{os.environ['PATH']}")
     return slurm
+
+
+@pytest.fixture
+def muxfs(tmp_path: Path) -> Iterator[Runner]:
+    """Give a runner; what still runs at the end of the test is killed."""
+    runner = Runner(tmp_path / "home")
+    yield runner
+    for command in runner.commands:
+        if command.process.poll() is None:
+            command.process.kill()
+        command.wait()

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,17 +17,6 @@ from . import fake
 from .fake import Slurm
 
 OWN = os.geteuid()
-
-
-@pytest.fixture
-def muxfs(tmp_path: Path) -> Iterator[Runner]:
-    """Give a runner; what still runs at the end of the test is killed."""
-    runner = Runner(tmp_path / "home")
-    yield runner
-    for command in runner.commands:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.wait()
 
 
 def says(slurm: Slurm, state: str, **facts: object) -> None:

@@ -6,10 +6,6 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from tests.cli.conftest import PATIENCE, Runner
 
@@ -17,17 +13,6 @@ from . import fake
 from .fake import Slurm
 
 OWN = os.geteuid()
-
-
-@pytest.fixture
-def muxfs(tmp_path: Path) -> Iterator[Runner]:
-    """Give a runner; what still runs at the end of the test is killed."""
-    runner = Runner(tmp_path / "home")
-    yield runner
-    for command in runner.commands:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.wait()
 
 
 def wait_born(muxfs: Runner, name: str) -> None:
