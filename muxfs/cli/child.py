@@ -14,7 +14,6 @@ import re
 import resource
 import signal
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -36,7 +35,7 @@ _BOTH: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 _FROM_TERMINALS: Final = frozenset({signal.SIGINT, signal.SIGQUIT, signal.SIGHUP})
 SIGNALS: Final = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU, signal.SIGURG, signal.SIGALRM),
 )
 """What is passed on to the command; `sbatch --signal` sends more than those that end."""
 
@@ -109,15 +108,17 @@ class Child:
     targets: tuple[AnyTarget, ...]
     descriptors: int
     """The soft limit of open files that muxfs was started with."""
-    _process: subprocess.Popen[bytes] | None = None
+    _process: trio.Process | None = None
+    _early: list[int] | None = None
+    """Signals that came while it is being started."""
 
     @property
     def running(self) -> bool:
         """Whether it was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
-    def start(self, tunnel: str) -> None:
-        """Start it. Raises Failure. Blocks for as long as exec(2) does."""
+    async def start(self, tunnel: str) -> None:
+        """Start it. Raises Failure."""
         ports = ports_of(self.targets)
         argv = spelled(self.argv, ports)
         environ = {**os.environ, TUNNEL_VARIABLE: tunnel}
@@ -125,18 +126,28 @@ class Child:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         # Python runs nothing between fork and exec that could lower it: threads are running
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(self.descriptors, soft), hard))
+        self._early = []
         try:
-            self._process = subprocess.Popen(argv, env=environ)  # noqa: S603
+            # what was open for the command stays so, such as <(...) of a shell; ours is not
+            # inherited (PEP 446). Cancelled, nobody would know of a command that runs.
+            with trio.CancelScope(shield=True):
+                self._process = await trio.lowlevel.open_process(argv, env=environ, close_fds=False)
         except OSError as error:
             raise _cannot_run(argv[0], error) from error
         finally:
+            early, self._early = self._early, None
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in early:
+            self.deliver(number)
 
     def deliver(self, number: int) -> bool:
         """Pass a signal on; False if there is no command (any more) to get it.
 
         What a terminal sends goes to its whole process group: the command has it already.
         """
+        if self._early is not None:
+            self._early.append(number)
+            return True
         if not self.running or self._process is None:
             return False
         if number not in _FROM_TERMINALS or not _in_foreground():
@@ -146,12 +157,7 @@ class Child:
     async def wait(self) -> int:
         """Wait until it has ended; return its exit code, as a shell would."""
         assert self._process is not None  # noqa: S101
-        descriptor = os.pidfd_open(self._process.pid)
-        try:
-            await trio.lowlevel.wait_readable(descriptor)
-        finally:
-            os.close(descriptor)
-        code = self._process.wait()
+        code = await self._process.wait()
         return code if code >= 0 else 128 - code
 
 

@@ -303,11 +303,10 @@ async def _tend(
 
 async def _start_child(end: End, child: Child, stop: Stop, tasks: trio.Nursery) -> None:
     """Start the command. Its tasks go on when the tunnel does not."""
-    await trio.lowlevel.checkpoint()
     if stop.requested.is_set():
         return  # a signal that came before there was a command to get it
     try:
-        child.start(end.tunnel.path)
+        await child.start(end.tunnel.path)
     except Failure as failure:
         end.output.complain(str(failure))
         stop.end(str(failure), failure.exit_code)

@@ -52,7 +52,10 @@ class Stop:
     async def watch(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Wait for signals until cancelled; `started` when they are caught."""
         ending = _wanted()
-        with trio.open_signal_receiver(*ending, *(set(self.more) - set(ending))) as signals:
+        caught = {*ending, *self.more}
+        if self.more:  # the command is to ignore what whoever started muxfs wanted ignored
+            caught = {number for number in caught if signal.getsignal(number) != signal.SIG_IGN}
+        with trio.open_signal_receiver(*caught) as signals:
             task_status.started()
             async for number in signals:
                 if self.deliver(number) or number not in ending:

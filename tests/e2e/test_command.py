@@ -234,3 +234,33 @@ async def test_ctrl_c_reaches_the_command_once(tunnel: Tunnel, tmp_path: Path) -
             process.kill()
         with trio.CancelScope(shield=True):
             await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("shell", "command", "said"),
+    [
+        # nohup, and what a script puts into the background, ignore signals
+        ('trap "" INT HUP USR1', "grep SigIgn /proc/self/status", b"0000000000000203\n"),
+        (":", 'cat <(echo "kept open")', b"kept open\n"),
+    ],
+)
+async def test_what_a_shell_has_set_up(
+    tunnel: Tunnel, shell: str, command: str, said: bytes
+) -> None:
+    dial = f"{sys.executable} -m muxfs dial -q {tunnel.directory} 4567"
+    words = ["bash", "-c", f"{shell}; exec {dial} -- {command}"]
+    with trio.fail_after(EVENT_TIMEOUT):
+        done = await trio.run_process(words, capture_stdout=True)
+    assert done.stdout.endswith(said)
+
+
+async def test_a_kernel_without_descriptors_of_processes(
+    dial: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux before 5.3: that of RHEL 8 is one."""
+    old = "import errno, os\ndef no(*_): raise OSError(errno.ENOSYS, '')\nos.pidfd_open = no\n"
+    (tmp_path / "sitecustomize.py").write_text(old)
+    paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    side = await dial("sh", "-c", "echo ready; exit 6")
+    assert await side.end() == 6
