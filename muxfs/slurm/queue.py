@@ -172,7 +172,10 @@ def has_jobs(host: str, session: int) -> bool:
     done = _run(words)
     if done.returncode:
         raise NoAnswer(_last_line(done) or f"squeue ended with {done.returncode}")
-    return [host, str(session)] in [line.split() for line in done.stdout.splitlines()]
+    # Slurm notes the host without its domain, which may be part of the name that it has here
+    names = {host, host.partition(".")[0]}
+    found = [line.split() for line in done.stdout.splitlines()]
+    return any(words[:1] and words[0] in names and words[1:] == [str(session)] for words in found)
 
 
 def _is(found: Job, wanted: JobId) -> bool:
@@ -186,7 +189,9 @@ def _squeue(*arguments: str) -> list[str]:
     columns = ",".join(f"{name}:{width}" for name, width in _FIELDS)
     done = _run(["squeue", "--noheader", "--states=all", "--Format", columns, *arguments])
     if done.returncode == 0:
-        return [line for line in done.stdout.splitlines() if line.strip()]
+        lines = done.stdout.splitlines()
+        # the heading is there also with --noheader, if SLURM_CLUSTERS names one
+        return [line for line in lines if line.strip() and not line.startswith("CLUSTER: ")]
     if _UNKNOWN_JOB in done.stderr:
         return []
     raise NoAnswer(_last_line(done) or f"squeue ended with {done.returncode}")

@@ -151,3 +151,17 @@ def test_hostile_text_is_harmless(slurm: Slurm) -> None:
     assert job is not None
     assert job.words == r"RUNNING on c1"
     assert job.reason == r"\x1b[31mred"
+
+
+@pytest.mark.parametrize("host", ["login1", "login1.cluster.example"])
+def test_a_host_is_noted_without_its_domain(slurm: Slurm, host: str) -> None:
+    slurm.says("squeue", f"{'login1':<256}{812:<16}\n{'login2':<256}{813:<16}\n")
+    assert queue.has_jobs(host, 812)
+    assert not queue.has_jobs(host, 813)
+
+
+def test_the_heading_of_a_cluster(slurm: Slurm) -> None:
+    slurm.says("squeue", "CLUSTER: east\n" + fake.job(7))
+    job = look("7")
+    assert job is not None
+    assert job.running
