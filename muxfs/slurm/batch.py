@@ -30,12 +30,12 @@ _SUBMITTED: Final = re.compile(
 _PASSED_ON: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _START: Final = """\
-if [ -x {python} ]; then
-  ({command} </dev/null >/dev/null &)
-else
+({{
+  [ -x {python} ] && exec {command}
   echo "muxfs: no tunnel: $(hostname) has no "{python}"; the job is not affected" >&2
-fi
+}} </dev/null >/dev/null &)
 """
+"""Looking for it is in the background, too: a file server may hang."""
 
 
 def run(line: Line, spec: str) -> int:

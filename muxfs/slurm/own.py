@@ -12,7 +12,8 @@ from muxfs.control import place
 
 def command(*arguments: str) -> list[str]:
     """Return the words that run `muxfs ARGUMENTS` with this interpreter."""
-    return [sys.executable, "-m", "muxfs", *arguments]
+    # -P: a module of the directory that it is started in, such as queue.py, is the user's
+    return [sys.executable, "-P", "-m", "muxfs", *arguments]
 
 
 def python_path() -> str:

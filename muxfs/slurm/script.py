@@ -26,9 +26,11 @@ _DIRECTIVE: Final = b"#SBATCH"
 _RUN: Final = """\
 # The script of before begins below the last line of this one.
 for muxfs_copy in "${{TMPDIR:-/tmp}}" /tmp /dev/shm; do
-  muxfs_copy=$(mktemp "$muxfs_copy/slurm_script.XXXXXX" 2>/dev/null) && break
+  muxfs_copy=$(mktemp "$muxfs_copy/slurm_script.XXXXXX" 2>/dev/null) || continue
+  tail -n +{first} "$0" 2>/dev/null > "$muxfs_copy" && break
+  rm -f "$muxfs_copy"
 done
-tail -n +{first} "$0" > "$muxfs_copy" && exec 9< "$muxfs_copy" || exit 1
+exec 9< "$muxfs_copy" || exit 1
 rm -f "$muxfs_copy"
 unset muxfs_copy
 exec {interpreter} /proc/self/fd/9 "$@"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from muxfs.slurm.script import starting_with, take_tunnels
 
+needs_csh = pytest.mark.skipif(not shutil.which("csh"), reason="needs csh")
 HEAD = "#SBATCH -J name\n\n# a comment\n#SBATCH -o out\n"
 START = "echo started\n"
 
@@ -40,6 +42,7 @@ def run(path: Path, script: bytes, *arguments: str) -> subprocess.CompletedProce
         "print(len(sys.argv) - 1, *sys.argv[1:])\nsys.exit(5)\n",
         '#!/bin/sh\necho "$# $1 $2"; exit 5',
         f'#!/bin/sh\n{HEAD}echo "$# $1 $2"; exit 5\n#SBATCH --late\n',
+        pytest.param(f'#!/bin/csh -f\n{HEAD}echo "$#argv $1 $2"\nexit 5\n', marks=needs_csh),
     ],
 )
 def test_the_original_runs_as_it_would_alone(tmp_path: Path, original: str) -> None:
@@ -55,6 +58,23 @@ def test_it_runs_whatever_becomes_of_our_part(tmp_path: Path) -> None:
     script = starting_with("/no/such/program\nfalse\n", b"#!/bin/sh\necho ran; exit 3\n")
     done = run(tmp_path / "script", script)
     assert (done.stdout, done.returncode) == ("ran\n", 3)
+
+
+def test_it_runs_where_the_first_place_for_its_copy_is_full(tmp_path: Path) -> None:
+    script = starting_with(START, b"#!/bin/sh\necho ran; exit 3\n")
+    (tmp_path / "tail").write_text(
+        f"""#!/bin/sh
+case $(readlink /proc/self/fd/1) in {tmp_path}/*) echo cut off; exit 1;; esac
+exec /usr/bin/tail "$@"
+"""
+    )
+    (tmp_path / "tail").chmod(0o700)
+    path = tmp_path / "script"
+    path.write_bytes(script)
+    environ = {"TMPDIR": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["sh", str(path)], capture_output=True, env=environ, check=False)
+    assert (done.returncode, done.stdout) == (3, b"started\nran\n")
+    assert sorted(found.name for found in tmp_path.iterdir()) == ["script", "tail"]
 
 
 def test_sbatch_sees_the_options_of_before_and_no_others() -> None:

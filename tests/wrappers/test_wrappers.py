@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from muxfs.slurm import own
 from muxfs.slurm.wrappers import HOOK
 
 from .conftest import Wrappers
@@ -127,7 +129,7 @@ def test_sbatch_from_standard_input(wrappers: Wrappers) -> None:
 def test_sbatch_wrap(wrappers: Wrappers) -> None:
     done = wrappers.run("sbatch", f"--tunnel={LIST}", "--wrap", "echo hello", "-N1")
     assert done.told["argv"][0] == "-N1"
-    assert done.told["argv"][1].startswith("--wrap=if [ -x ")
+    assert done.told["argv"][1].startswith("--wrap=({")
     assert done.told["argv"][1].endswith("\necho hello")
 
 
@@ -136,7 +138,7 @@ def test_a_line_in_the_script(wrappers: Wrappers) -> None:
     path.write_text(f"#!/bin/sh\n#SBATCH --tunnel={LIST}\necho hello\n")
     done = wrappers.run("sbatch", "job.sh")
     assert "slurm serve" in done.told["script"]
-    assert "\n#SBATCH --tunnel" not in done.told["script"].partition("if [ -x")[0]
+    assert "\n#SBATCH --tunnel" not in done.told["script"].partition("[ -x")[0]
     piped = wrappers.run("sbatch", stdin=SCRIPT)
     assert piped.told["stdin"] == SCRIPT
 
@@ -157,6 +159,37 @@ def test_a_node_without_muxfs_runs_the_job(tmp_path: Path) -> None:
     done = subprocess.run([str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "ran\n")
     assert done.stderr.startswith("muxfs: no tunnel: ")
+
+
+def test_a_job_does_not_wait_for_a_file_server_that_hangs(tmp_path: Path) -> None:
+    """Not even for the answer whether muxfs is there."""
+    from muxfs.slurm.batch import _START
+
+    start = _START.format(python="$(cat)", command="true")  # cat reads until the end of a pipe
+    reading, writing = os.pipe()
+    try:
+        script = f"exec 2>/dev/null\n{start.replace('</dev/null', '')}echo ran"
+        done = subprocess.run(
+            ["sh", "-c", script], stdin=reading, stdout=-1, timeout=60, check=True
+        )
+        assert done.stdout == b"ran\n"
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_modules_of_the_users_directory_are_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs are started in directories that have a queue.py or a random.py."""
+    for name in ("queue", "random", "muxfs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the user')\n")
+    monkeypatch.setenv("PYTHONPATH", own.python_path())
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(own.command("dial", "--help"), capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: muxfs dial")
+    shell = subprocess.run(["sh", "-c", own.shell("version")], capture_output=True, check=True)
+    assert shell.stdout.startswith(b"muxfs ")
 
 
 @pytest.mark.parametrize("name", ALL)
