@@ -76,7 +76,7 @@ class ProxyClient:
             await self._refuse(request, stream)
             return
         try:
-            bound = await self._answer(stream, rest)
+            bound = await self._answer(stream, target, rest)
             if isinstance(bound, Refused):
                 await stream.abort()
                 await self._refuse(request, bound)
@@ -92,7 +92,7 @@ class ProxyClient:
         else:
             await self.carrier.carry(self.connection, stream, self.originator, target)
 
-    async def _answer(self, stream: MuxStream, rest: bytes) -> str | Refused:
+    async def _answer(self, stream: MuxStream, target: str, rest: bytes) -> str | Refused:
         """Wait for the far side's answer, which says where it is bound. Raises StreamRefused."""
         bound = ""
         with (
@@ -103,7 +103,7 @@ class ProxyClient:
         ):
             bound = await stream.wait_accepted()
         if awaited.given_up and scope.cancelled_caught:
-            return Refused(self.originator, printable(stream.target), *awaited.given_up)
+            return Refused(self.originator, printable(target), *awaited.given_up)
         return bound
 
     async def _begin(self, answer: bytes, rest: bytes, stream: MuxStream) -> None:

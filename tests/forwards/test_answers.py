@@ -117,13 +117,18 @@ async def test_no_answer_in_time(kind: str, tmp_path: Path) -> None:
         refused = await log.wait(Refused)
         assert refused.code is Code.TIMEOUT
         assert refused.reason == "no answer of the other side within 0.3 s"
+        assert refused.target == "db:80"
 
 
 async def test_who_has_its_answer_is_looked_at_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[Awaited] = []
-    monkeypatch.setattr(Awaited, "look", looks.append)
+
+    def look(self: Awaited) -> None:
+        looks.append(self)
+
+    monkeypatch.setattr(Awaited, "look", look)
     async with waiting("-L", tmp_path) as (client, stream, _):
         await stream.accept()
         await stream.send_all(b"!")
