@@ -1,7 +1,7 @@
 """The sessions of a dialling end: one is always open, the others while somebody listens.
 
 Session 0 is open all the time: it shows that this end is at work, and a single listener is
-there at once. Of the others one reads, every `LOOK` seconds, only the mailboxes in which a
+there at once. Of the others one reads, every few seconds, only the mailboxes in which a
 listener may turn up: the lowest that is free, which new listeners take, and those whose
 listener was killed (see `listening`).
 """
@@ -30,8 +30,12 @@ from muxfs.session import Session
 from muxfs.storage.base import Storage
 from muxfs.storage.budget import Allowance, Budget
 
-LOOK: Final = 5.0
-"""Seconds between looks for new listeners."""
+LOOK: Final = 2.0
+"""Seconds between looks for new listeners, soon after this end or a further listener came."""
+QUIET_LOOK: Final = 8.0
+"""The same later: by then looks are a good part of what an end asks of its server."""
+QUIET_AFTER: Final = 30.0
+"""Seconds until it is later."""
 UNUSED: Final = 30.0
 """Seconds without its listener until a session is closed; one that is restarted finds it open."""
 RETRY: Final = 60.0
@@ -113,9 +117,12 @@ class DiallingSide:
                         ).blocks()
                     except (OSError, MuxfsError) as error:
                         self.report(SessionFailed(slot.number, str(error)))
+                changed = trio.current_time()
                 for rounds in itertools.count():
-                    await self._look_at_all(slots, first, nursery, even_free=not rounds % ALL)
-                    await trio.sleep(LOOK)
+                    if await self._look_at_all(slots, first, nursery, even_free=not rounds % ALL):
+                        changed = trio.current_time()
+                    quiet = trio.current_time() - changed > QUIET_AFTER
+                    await trio.sleep(QUIET_LOOK if quiet else LOOK)
         finally:
             with trio.CancelScope(shield=True):
                 for slot in slots:
@@ -123,16 +130,20 @@ class DiallingSide:
 
     async def _look_at_all(
         self, slots: list[_Slot], first: Session, nursery: trio.Nursery, *, even_free: bool
-    ) -> None:
-        """Look where a listener may turn up; `even_free`: where none should, too."""
-        one_is_free = first.vacant
+    ) -> bool:
+        """Look where a listener may turn up; `even_free`: where none should, too.
+
+        Returns whether one did.
+        """
+        found, one_is_free = False, first.vacant
         for slot in slots:
             if slot.open or (slot.free and one_is_free and not even_free):
                 continue
             if await self._look(slot):
-                slot.open = True
+                slot.open = found = True
                 nursery.start_soon(self._serve_slot, slot)
             one_is_free = one_is_free or slot.free
+        return found
 
     async def _look(self, slot: _Slot) -> bool:
         """Look at the listener's mailbox; whether somebody new seems to be there."""

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from muxfs import AlreadyRunning, Session, SessionConfig
 from muxfs.core.wire import Code
-from muxfs.endpoint.dialling import LOOK, UNUSED
+from muxfs.endpoint.dialling import QUIET_LOOK, UNUSED
 from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
 from muxfs.endpoint.events import SessionChange, SessionMoved
 from muxfs.errors import SessionError, StreamRefused
@@ -112,7 +112,7 @@ async def test_listeners_take_sessions_in_turn(autojump_clock: MockClock, first:
             listens.append(await start(nursery, tunnel, "listen"))
             assert listens[-1].numbers == [number]
             if first == "dial":
-                with trio.fail_after(LOOK + 1.5):
+                with trio.fail_after(QUIET_LOOK + 1.5):
                     await listens[-1].session.wait_established()
         if first == "listen":
             await trio.sleep(1000)
@@ -154,7 +154,7 @@ async def test_a_session_whose_listener_ended_is_closed_and_taken_again(
         assert dial.numbers == [0, 2]
         again = await start(nursery, tunnel, "listen")
         assert again.numbers == [1]
-        with trio.fail_after(LOOK + 1):
+        with trio.fail_after(QUIET_LOOK + 1):
             await again.session.wait_established()
         await check(again, dial, 1)
         for number in (0, 2):
@@ -177,7 +177,7 @@ async def test_sessions_of_killed_listeners_are_used_when_no_other_is_free(
         assert dial.numbers == [0, 2, 3]
         again = await start(nursery, tunnel, "listen")
         assert again.numbers == [1]
-        with trio.fail_after(LOOK + 1):
+        with trio.fail_after(QUIET_LOOK + 1):
             await again.session.wait_established()
         await check(again, dial, 1)
 

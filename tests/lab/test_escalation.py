@@ -47,7 +47,7 @@ async def test_plain_reads_are_given_up_where_they_are_blind(misjudged: Ends) ->
     ends = misjudged
     port = await ends.up()
     await ends.work("requests", port, 20, 4)
-    # few: on NFS plain reads show each message 2 s late, and nothing proves them blind
+    # few: on NFS plain reads may show each message 2 s late for long until that is proven
     await ends.work("echoes", port, 20, 1)
     changed = [side["access"] != "held+dsync" for side in await sides(ends)]
     if ends.lab.spec.filesystem in BLIND:
