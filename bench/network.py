@@ -60,6 +60,8 @@ class Bench:
     sizes: Sizes
     port: int
     """Through the tunnel to `bench.endpoints serve`."""
+    target: int
+    """Of that service, where it runs."""
     _pairs: int = 0
 
     async def run(self) -> Figures:
@@ -75,6 +77,7 @@ class Bench:
         figures = {
             "echo of 1 byte, p50 [ms]": statistics.median(echo),
             "bare ping-pong, p50 [ms]": statistics.median(bare_echo),
+            "echo over TCP alone on one client, p50 [ms]": await self._tcp_echo(),
             "stream [MB/s]": statistics.median(stream),
             "bare stream [MB/s]": statistics.median(bare_stream),
         }
@@ -85,6 +88,12 @@ class Bench:
             figures["stream [MB/s]"] / figures["bare stream [MB/s]"]
         )
         return figures | await self._idle() | await self._mixed()
+
+    async def _tcp_echo(self) -> float:
+        """Return what each end of a tunnel adds to an echo at the least."""
+        argv = (sys.executable, "-m", "bench.endpoints", "echoes", str(self.target))
+        said = await self.ends.dialler.run(*argv, str(self.sizes.echoes), "steadily")
+        return float(json.loads(said.output)["p50 ms"])
 
     async def _bare_echo(self, pause: str) -> float:
         return (await self._bare("pingpong", str(self.sizes.echoes), pause))["p50 ms"]
@@ -160,7 +169,7 @@ async def _measure_in(lab: Lab, sizes: Sizes, logs: Path) -> Figures:
         )
         target = int(await anext(aiter(service.stdout)))
         listen, _ = await ends.connect(target)
-        return await Bench(lab, ends, sizes, await listen.port()).run()
+        return await Bench(lab, ends, sizes, await listen.port(), target).run()
 
 
 def say(words: str) -> None:
