@@ -113,7 +113,6 @@ class Pump:
         self._eager_at = 0.0
         self._woken_for = 0.0
         self._notified = False
-        self._waited = False
         self._napping: trio.CancelScope | None = None
         self._troubles: dict[str, int] = {}
         self._told_troubles: set[int] = set()
@@ -250,9 +249,6 @@ class Pump:
     async def _pause(self) -> None:
         """Wait until it is time to look again: woken by the kernel, or as the policy says."""
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
-        if self._waited:
-            await trio.lowlevel.checkpoint()
-            return
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         quiet = trio.current_time() - engine.active_at
         immediate = reader.immediate and not self._budget.bounded
@@ -276,7 +272,6 @@ class Pump:
         engine = self.engine
         # known only now: a mailbox that is missing at first tells nothing of its filesystem
         engine.speculate = not self.storage.reader.immediate
-        self._waited = False
         engine.begin_poll(trio.current_time())
         progress = await self._read_due()
         # the kernel told of a change that is not in the ring: then it is in the head
