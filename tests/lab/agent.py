@@ -35,11 +35,14 @@ class Connection(trio.abc.AsyncResource):
     def __init__(self, stream: trio.SocketStream) -> None:
         self._stream = stream
         self._received = b""
+        self._sending = trio.Lock()
 
     async def send(self, **message: object) -> None:
         """Send one message; the other end may have gone."""
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._stream.send_all(json.dumps(message).encode() + b"\n")
+        # a command's two outputs are sent by two tasks, and trio lets one of them send at a time
+        async with self._sending:
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self._stream.send_all(json.dumps(message).encode() + b"\n")
 
     async def receive(self) -> Message | None:
         """Return the next message; None at the end."""
