@@ -121,6 +121,9 @@ class ReceiveRing:
     _wanted: int = PAGE
     _guess: int = PAGE
     _misses: int = 0
+    _last: int = 0
+    """Bytes of the ring that the newest batch takes."""
+
     _stopped_at: int = 0
     times: ReadTimes = attrs.field(factory=ReadTimes)
     _pieces: deque[Piece] = attrs.field(factory=deque)
@@ -207,7 +210,8 @@ class ReceiveRing:
                 self._stop()
                 self._wanted = max(self._wanted, wire.align(length) + PAGE)
                 return
-            self.position += self._stride(header)
+            self._last = self._stride(header)
+            self.position += self._last
             at += wire.align(length)
             yield Batch(header, body)
             if header.pad:
@@ -249,9 +253,10 @@ class ReceiveRing:
         self._pieces.clear()
         found, self._stopped_at = self.position - self._stopped_at, self.position
         if found:
-            likely = min(found + PAGE, max(self._guess, PIECE))
-            # of a batch that needs a second read anyway only the header is looked for
-            self._guess = likely if likely <= self.times.worth_guessing else PAGE
+            likely = min(found + PAGE, max(self._guess, PIECE), self.times.worth_guessing)
+            # of a batch that needs a second read anyway only the header is looked for; of several
+            # as many as fit (50 ms, 100 MB/s, in simulation: 47 MB/s, 31 with the header only)
+            self._guess = likely if self._last <= likely else PAGE
             self._misses = 0
         else:
             self._misses += 1

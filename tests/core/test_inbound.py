@@ -188,13 +188,17 @@ class Slow(ReadTimes):
     worth_guessing = 100_000
 
 
-@pytest.mark.parametrize(("length", "asked"), [(60_000, 60_048), (110_000, PAGE)])
+@pytest.mark.parametrize(
+    ("batches", "length", "asked"),
+    [(1, 60_000, 60_048), (1, 110_000, PAGE), (3, 60_000, 100_000), (2, 110_000, PAGE)],
+)
 def test_of_what_needs_a_second_read_anyway_only_the_header_is_looked_for(
-    length: int, asked: int
+    batches: int, length: int, asked: int
 ) -> None:
-    ring = Ring(speculate=True)
+    ring = Ring(speculate=True, capacity=4 * PIECE)
     ring.inbound.times = Slow()
-    ring.write(length)
+    for _ in range(batches):
+        ring.write(length)
     ring.read_all()
     ring.lengths.clear()
     ring.read()
