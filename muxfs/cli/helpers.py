@@ -117,7 +117,7 @@ def _forget_log() -> None:
     """Remove the log, which nobody needs any more."""
     with contextlib.suppress(OSError):
         log = os.readlink("/proc/self/fd/2")
-        if os.path.basename(log).startswith("slurm-") and log.endswith(".log"):
+        if own.is_log(os.path.basename(log)):
             os.unlink(log)
 
 

@@ -15,7 +15,8 @@ list of [L|R]PORT:[HOST:]PORT with commas between:
 {letter} may be left out: {example}
 
 {life}
-A port that is taken is replaced by a free one, which is said. Everything but --tunnel
+A port that is taken is replaced by a free one, which the terminal or (sbatch) muxfs
+status shows. Everything but --tunnel
 goes to {name} unchanged (its own help: muxfs {name} --help), and so do its output, its
 signals and its exit code. Whatever goes wrong with the tunnel is a warning.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shlex
 import sys
@@ -34,7 +36,23 @@ def shell(*arguments: str) -> str:
 
 
 def log(name: str) -> int:
-    """Return a descriptor of a new log file beside the control sockets. Raises Unsafe, OSError."""
+    """Return a descriptor of a new log file, `slurm-*.log`, beside the control sockets.
+
+    As long as it is open the log is kept; those of helpers that were killed are removed.
+    Raises Unsafe, OSError.
+    """
     with place.opened(place.make_directory()) as directory:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, place.MODE, dir_fd=directory)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        made = place.lock(directory, name, wait=True)
+        fcntl.fcntl(made, fcntl.F_SETFL, os.O_APPEND)
+        for other in filter(is_log, os.listdir(directory)):
+            with contextlib.suppress(OSError):  # its helper lives, or has just removed it
+                os.close(place.lock(directory, other, wait=False))
+                os.unlink(other, dir_fd=directory)
+        return made
+
+
+def is_log(name: str) -> bool:
+    """Whether a file of that name is a helper's log."""
+    return name.startswith("slurm-") and name.endswith(".log")

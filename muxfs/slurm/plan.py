@@ -66,6 +66,12 @@ class Plan:
         return [*map(str, self.submission), *dict.fromkeys(allowed)]
 
     @property
+    def ports_here(self) -> list[int]:
+        """The ports that the submission host is to listen on, but for those of its choice."""
+        places = [forward.place for forward in self.submission]
+        return [place.number for place in places if isinstance(place, Port) and place.number]
+
+    @property
     def dial_words(self) -> list[str]:
         """What `muxfs dial` gets in the job, after the tunnel."""
         targets = [str(forward.target) for forward in self.submission]

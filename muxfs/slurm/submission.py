@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import attrs
 
 from muxfs.slurm import own, places
 from muxfs.slurm.plan import Command, Plan
+
+TAKEN: Final = (
+    "port {port} of {host} is in use now: if it still is when the job runs, a free one is taken "
+    "in its place, which muxfs status shows"
+)
 
 
 class NoCommand(Exception):
@@ -36,6 +42,9 @@ class Submission:
         submission = cls(command, spec, places.template(None))
         for sentence in plan.sentences(socket.gethostname()):
             say(sentence)
+        if command is Command.SBATCH:  # what its helper notices later reaches no terminal
+            for port in filter(_is_taken, plan.ports_here):
+                say(TAKEN.format(port=port, host=socket.gethostname()))
         return submission
 
     def helper(self, action: str, *more: str) -> list[str]:
@@ -53,6 +62,19 @@ def say(words: str) -> None:
 def no_tunnel(why: str) -> None:
     """Warn that the job has no tunnel."""
     say(f"no tunnel: {why}; the job is not affected")
+
+
+def _is_taken(port: int) -> bool:
+    """Whether somebody listens there, on a loopback address of this host."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address, port))
+        except OSError as error:  # others: this host has no IPv6, for instance
+            if error.errno == errno.EADDRINUSE:
+                return True
+    return False
 
 
 def become(command: Command, words: Sequence[str]) -> NoReturn:

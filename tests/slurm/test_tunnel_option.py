@@ -17,7 +17,7 @@ from . import jobs
 from .cluster import Cluster
 from .commands import Commands
 from .environment import PLACE, PYTHON
-from .host import ROOT, Host
+from .host import OTHER, ROOT, Host
 from .jobs import Job
 
 SERVICE = f"{PYTHON} -m tests.slurm.service"
@@ -168,6 +168,33 @@ async def test_tasks_of_an_array_have_a_tunnel_each(
     assert 8001 in ports
 
     await array.cancel()
+    await cluster.no_leftovers()
+
+
+async def test_a_port_that_is_taken(
+    cluster: Cluster, commands: Commands, prefix: tuple[str, ...]
+) -> None:
+    """sbatch says so at once; `muxfs status` tells the free one that leads to the job."""
+    login = cluster.login1
+    rival = ("python3", "-m", "http.server", "--bind", "127.0.0.1", "8001")
+    await commands.start(login, *rival, user=OTHER)
+    await login.machine.until_succeeds("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8001")
+    feed = ("bash", "-c", f"exec \"$@\" <<< '#!/bin/bash\nexec {SERVICE} 8000'", "bash")
+    said = await login.run(*feed, *prefix, "sbatch", "--parsable", "--tunnel=8001:8000")
+    job = Job(cluster, said.output.strip())
+
+    assert "muxfs: port 8001 of login1 is in use now" in said.errors
+    ports: list[str] = []
+    with trio.fail_after(jobs.PATIENCE):
+        while not ports:
+            status = await login.run("muxfs", "status", "--json")
+            ports = [p for tunnel in json.loads(status.output)["tunnels"] for p in tunnel["ports"]]
+            await trio.sleep(0.5)
+    free = int(ports[0].split()[0].rpartition(":")[2])
+    assert (await visit(login, free))["job"] == job.number
+
+    await job.cancel()
+    await login.run("pkill", "-f", "http.server", user=ROOT)
     await cluster.no_leftovers()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,13 @@ def test_the_wrappers_start_without_trio(name: str) -> None:
         check=True,
     )
     assert {"trio", "asyncio", "ssl", "muxfs.session"}.isdisjoint(json.loads(done.stdout))
+
+
+def test_sbatch_tells_of_a_port_that_is_taken(wrappers: Wrappers) -> None:
+    """For what its helper notices later reaches no terminal."""
+    with socket.create_server(("127.0.0.1", 0)) as rival:
+        port = rival.getsockname()[1]
+        done = wrappers.run("sbatch", f"--tunnel=0:1,{port}:8000", stdin=SCRIPT)
+    assert f"muxfs: port {port} of {socket.gethostname()} is in use now" in done.err
+    assert done.err.count("in use") == 1
+    assert done.status == 7

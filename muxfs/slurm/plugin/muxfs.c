@@ -25,7 +25,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -200,8 +202,32 @@ static void read_settings(int count, char **words)
 
 struct hosts {
 	char outward; /* the letter for: the submission host listens */
+	bool probed;  /* whether ports that are taken here are told */
+	const char *name;
 	char here[256];
 };
+
+/* Whether somebody listens on the port, on a loopback address of this host. */
+static bool is_taken(uint16_t port)
+{
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port),
+				  .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+	bool taken = false;
+
+	for (int six = 0; six < 2; six++) {
+		int one = 1, probe = socket(six ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (probe < 0)
+			continue;
+		setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+		if (bind(probe, six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4,
+			 six ? sizeof v6 : sizeof v4))
+			taken |= errno == EADDRINUSE;
+		close(probe);
+	}
+	return taken;
+}
 
 static void explain(const struct item *item, void *context)
 {
@@ -214,12 +240,17 @@ static void explain(const struct item *item, void *context)
 		   any ? 0 : (int)item->port_len, item->port, outward ? hosts->here : job,
 		   item->host ? (int)item->host_len : 9, item->host ? item->host : "localhost",
 		   (int)item->to_len, item->to, outward ? job : hosts->here);
+	if (hosts->probed && outward && !any && is_taken((uint16_t)atoi(item->port)))
+		slurm_info("muxfs: port %.*s of %s is in use now: if it still is when the job runs, a "
+			   "free one is taken in its place, which muxfs status shows",
+			   (int)item->port_len, item->port, hosts->name);
 }
 
-static void explain_all(char outward)
+/* probed: what the helper of sbatch notices later reaches no terminal */
+static void explain_all(char outward, bool probed)
 {
-	struct hosts hosts = {.outward = outward};
 	char name[200] = "";
+	struct hosts hosts = {.outward = outward, .probed = probed, .name = name};
 
 	gethostname(name, sizeof name - 1);
 	snprintf(hosts.here, sizeof hosts.here, "%s (this host)", name);
@@ -341,7 +372,7 @@ static void submitted_by_sbatch(spank_t spank)
 	char token[17] = "";
 	struct words words = {0};
 
-	explain_all('R');
+	explain_all('R', true);
 	setenv(MARK, "start", 1);
 	if (!make_token(token, sizeof token) ||
 	    spank_job_control_setenv(spank, TOKEN, token, 1) != ESPANK_SUCCESS ||
@@ -360,7 +391,7 @@ static void submitted_by_salloc(void)
 {
 	struct words words = {0};
 
-	explain_all('R');
+	explain_all('R', false);
 	setenv(MARK, "inside", 1); /* for the shell's own step, and for each srun */
 	add_all(&words, "follow", "salloc");
 	add(&words, "--start-serve");
@@ -376,7 +407,7 @@ static void submitted_by_srun(spank_t spank)
 	if (spank_get_item(spank, S_JOB_ID, &job_id) != ESPANK_SUCCESS ||
 	    spank_get_item(spank, S_JOB_STEPID, &step_id) != ESPANK_SUCCESS)
 		return;
-	explain_all('L');
+	explain_all('L', false);
 	add_all(&words, "follow", "srun");
 	add_number(&words, "--submitter", (unsigned long)getpid());
 	add_number(&words, "--job", job_id);
