@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +19,7 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from muxfs.cli import main
+from muxfs.cli import main, removal
 from muxfs.cli.failures import NO_PERMISSION, USAGE, Failure, exit_code_of
 from muxfs.control.place import Unsafe
 from muxfs.slurm import own, places, queue, step
@@ -52,7 +51,7 @@ def serve(args: argparse.Namespace) -> int:
     template = _template(args)
     words = _extra_words(args)
     tunnel = _tunnel(template, job.number, args.step)
-    if args.token and not job.restarts:
+    if args.token:  # also when it is started again: its first start may have failed early
         with _told(f"cannot tell the submission host that job {job.number} runs"):
             places.announce(template, args.token, job.number)
     code = main(["dial", "--quiet", "--job", str(job.number), tunnel, *plan.dial_words, *words])
@@ -71,8 +70,9 @@ def follow(args: argparse.Namespace) -> int:
             del os.environ[name]
     job = _job(args.job) if args.job else None
     side: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    log = f"slurm-{job or args.token}.log" if command is Command.SBATCH else ""
     if command is Command.SBATCH:
-        _write_log(f"slurm-{job or args.token}.log")
+        _write_log(log)
         job = _of_several(args, template, job) if args.token else job
     else:
         submitter = Submitter.find(args.submitter or 0)
@@ -83,14 +83,15 @@ def follow(args: argparse.Namespace) -> int:
         if job is not None and args.start_serve:
             side = step.running(job, _serve_words(args), submitter)
     if job is None:
-        _forget_log()
+        own.forget_log(log)
         return 0
     tunnel = _tunnel(template, args.number or job.number, args.step)
     with _told("cannot run srun"), side:
         code = main(["listen", "--quiet", "--job", str(job), tunnel, *plan.listen_words, *extra])
     if command is not Command.SBATCH or _is_over(job):  # nobody will look there again
-        shutil.rmtree(tunnel, ignore_errors=True)
-        _forget_log()
+        removal.remove(tunnel)  # no more than that: the directory may be one of the user's
+        places.announced(template, args.token)
+        own.forget_log(log)
     return code
 
 
@@ -111,14 +112,6 @@ def _write_log(name: str) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.close(log)
-
-
-def _forget_log() -> None:
-    """Remove the log, which nobody needs any more."""
-    with contextlib.suppress(OSError):
-        log = os.readlink("/proc/self/fd/2")
-        if own.is_log(os.path.basename(log)):
-            os.unlink(log)
 
 
 def _plan(args: argparse.Namespace) -> Plan:

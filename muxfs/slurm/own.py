@@ -56,3 +56,12 @@ def log(name: str) -> int:
 def is_log(name: str) -> bool:
     """Whether a file of that name is a helper's log."""
     return name.startswith("slurm-") and name.endswith(".log")
+
+
+def forget_log(name: str) -> None:
+    """Remove a log that nobody needs any more; "": there is none."""
+    with (
+        contextlib.suppress(place.Unsafe, OSError),
+        place.opened(place.make_directory()) as directory,
+    ):
+        os.unlink(name, dir_fd=directory)
