@@ -15,10 +15,10 @@ list of [L|R]PORT:[HOST:]PORT with commas between:
 {letter} may be left out: {example}
 
 {life}
-A port that is taken is replaced by a free one, which the terminal or (sbatch) muxfs
-status shows. Everything but --tunnel
-goes to {name} unchanged (its own help: muxfs {name} --help), and so do its output, its
-signals and its exit code. Whatever goes wrong with the tunnel is a warning.
+A port that is taken is replaced by a free one: the terminal says which, or, with
+sbatch, muxfs status. Everything but --tunnel goes to {name} unchanged (its own help:
+muxfs {name} --help), and so do its output, its signals and its exit code. Whatever
+goes wrong with the tunnel is a warning.
 
 muxfs must be at the same place on both hosts (a virtual environment in your home is),
 or the job has no tunnel. docs/slurm-admin.md: a plugin for Slurm's own commands.

@@ -19,6 +19,7 @@ from .commands import Commands
 from .environment import PLACE, PYTHON
 from .host import OTHER, ROOT, Host
 from .jobs import Job
+from .tunnels import to_other_node
 
 SERVICE = f"{PYTHON} -m tests.slurm.service"
 MUXFS = PLACE / "bin" / "muxfs"
@@ -38,6 +39,7 @@ async def prefix(
     await cluster.plugins(f"optional {ONE} muxfs={MUXFS}\n")
     yield ()
     with trio.CancelScope(shield=True):
+        await cluster.tidy()  # a node that is drained or off reads no plugstack.conf
         await cluster.plugins("")
 
 
@@ -117,6 +119,34 @@ async def test_sbatch_with_a_port_here_and_a_third_host(
     await job.cancel()
 
     await job.until(jobs.CANCELLED)
+    await cluster.no_leftovers()
+
+
+@pytest.mark.parametrize("end", ["requeue", "power cut"])
+async def test_a_job_that_starts_again_on_the_other_node(
+    cluster: Cluster, prefix: tuple[str, ...], end: str
+) -> None:
+    """The port stays, and leads to the other node, without anybody's help."""
+    job = await submit(cluster, prefix, "--tunnel=8001:8000", f"exec {SERVICE} 8000")
+    host = await job.runs()
+    assert (await visit(cluster.login1, 8001))["host"] == host.name
+    (other,) = (node for node in cluster.computes if node is not host)
+
+    if end == "requeue":
+        await to_other_node(cluster, host)
+        await cluster.login1.run("scontrol", "requeue", job.number)
+    else:
+        await cluster.power_cut(host)
+
+    assert await job.runs(restarts=1) is other
+    with trio.fail_after(jobs.PATIENCE):
+        while (found := await visit(cluster.login1, 8001))["host"] != other.name:  # noqa: ASYNC110
+            await trio.sleep(0.5)
+    assert found == {"host": other.name, "job": job.number, "restarts": 1}
+    if end == "power cut":
+        await cluster.start(host)
+    assert await helpers(cluster) == 1
+    await job.cancel()
     await cluster.no_leftovers()
 
 
