@@ -228,6 +228,25 @@ async def test_a_port_that_is_taken(
     await cluster.no_leftovers()
 
 
+async def test_a_job_that_a_job_submits_has_no_tunnel(
+    cluster: Cluster, prefix: tuple[str, ...]
+) -> None:
+    """Unless it asks for one: sbatch hands on the environment, and scripts submit themselves."""
+    count = "pgrep -fc 'muxfs slurm' >inner.tmp; mv inner.tmp inner"
+    script = f"""
+    sbatch -w c2 -o inner.out --wrap "sleep 3; env >inner.env; {count}"
+    until [ -e inner ]; do sleep 0.1; done
+    pgrep -fc 'muxfs slurm' >outer
+    """
+    job = await submit(cluster, prefix, "-w", "c1", "--tunnel=8001:8000", script)
+    await job.until(jobs.COMPLETED)
+    said = await cluster.login1.run("cat", "outer", "inner")
+    environ = await cluster.login1.run("cat", "inner.env", "inner.out")
+    await cluster.login1.run("rm", "outer", "inner", "inner.env", "inner.out")
+    assert said.output.split() == ["1", "0"], environ.output
+    await cluster.no_leftovers()
+
+
 async def own_ports(host: Host) -> dict[int, str]:
     """Return the ports of helpers that a host listens on."""
     said = await host.run("ss", "-Hltnp", user=ROOT)

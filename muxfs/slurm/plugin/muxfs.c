@@ -145,6 +145,7 @@ SPANK_PLUGIN(muxfs, 1);
 #define BATCH_STEP 0xfffffffbu       /* SLURM_BATCH_SCRIPT, slurm.h */
 #define JOB_TOKEN "SLURM_SPANK_" TOKEN "="
 #define JOB_LIST "SLURM_SPANK_" LIST "="
+#define OPTION "_SLURM_SPANK_OPTION_muxfs_tunnel" /* how Slurm hands the option on */
 #define LEAST_SPECIAL_STEP 0xfffffff0u
 
 static char *list;                    /* what the user gave, or NULL */
@@ -478,6 +479,25 @@ static bool in_batch_script(spank_t spank)
 	return list && job_token;
 }
 
+/* What a job submits in its turn has a tunnel only if it asks for one: sbatch hands on its
+ * whole environment, and many scripts submit themselves again. */
+static void keep_to_this_job(spank_t spank)
+{
+	spank_setenv(spank, MARK, "inside", 1);
+	spank_unsetenv(spank, OPTION);
+	spank_unsetenv(spank, "SLURM_SPANK_" OPTION);
+	spank_unsetenv(spank, "SLURM_SPANK_" TOKEN);
+	spank_unsetenv(spank, "SLURM_SPANK_" LIST);
+}
+
+/* Whether the option is that of the salloc whose shell this is. */
+static bool inherited(void)
+{
+	const char *given = getenv(OPTION), *mark = getenv(MARK);
+
+	return given && mark && !strcmp(mark, "inside") && !strcmp(given, list);
+}
+
 int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 {
 	char mark[16] = "";
@@ -492,6 +512,8 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 		setenv(MARK, starts ? "start" : "inside", 1);
 		break;
 	case S_CTX_ALLOCATOR:
+		if (inherited())
+			break;
 		if (!strcmp(program_invocation_short_name, "salloc"))
 			submitted_by_salloc();
 		else
@@ -505,7 +527,7 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 					  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 			in_job = page == MAP_FAILED ? NULL : page;
 		}
-		spank_setenv(spank, MARK, "inside", 1);
+		keep_to_this_job(spank);
 		break;
 	default:
 		break;
@@ -557,7 +579,7 @@ int slurm_spank_task_exit(spank_t spank, int count, char **words)
 		return 0;
 	snprintf(path, sizeof path, "/proc/%ld", (long)*in_job);
 	if (spank_get_item(spank, S_JOB_UID, &user) != ESPANK_SUCCESS || stat(path, &found) ||
-	    found.st_uid != user)
+	    found.st_uid != user || getsid(*in_job) != *in_job)
 		return 0; /* it has ended, and its number may be another process's */
 	kill(*in_job, SIGKILL);
 	for (int i = 0; i < 200 && !stat(path, &found); i++)
