@@ -286,8 +286,11 @@ class Conversation:
         return due if silent else min(due, self.out.retry_at)
 
     def measure(self, now: float, pause: float, random_bytes: Callable[[int], bytes]) -> None:
-        """Send a PING beside other frames: alone, it would have both sides poll often again."""
-        if now < self._ping_at or not self._has_work:
+        """Send a PING beside frames of streams: alone, it would have both sides poll often again.
+
+        Not beside a PONG either: where a round trip takes a heartbeat, each would bring the next.
+        """
+        if now < self._ping_at or not (self.streams.has_frames or self._may_send_data):
             return
         payload = random_bytes(8)
         self._pings[payload] = now  # several: a round trip may be longer than a heartbeat

@@ -192,7 +192,12 @@ class Multiplexer:
     @property
     def has_control(self) -> bool:
         """Whether frames other than DATA wait."""
-        return bool(self._control or self._pings)
+        return self.has_frames or bool(self._pings)
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether some of them are not mere PONGs."""
+        return bool(self._control)
 
     @property
     def has_data(self) -> bool:

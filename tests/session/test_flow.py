@@ -80,6 +80,22 @@ async def test_polling_backs_off_smoothly(autojump_clock: MockClock) -> None:
         assert counts[-1] < 1.6
 
 
+@pytest.mark.parametrize(("visibility", "heartbeat"), [(0.5, 1.0), (3.0, 5.0), (6.0, 5.0)])
+async def test_a_round_trip_as_long_as_a_heartbeat_does_not_keep_a_session_busy(
+    autojump_clock: MockClock, visibility: float, heartbeat: float
+) -> None:
+    fs = MemoryFilesystem(visibility=visibility)
+    async with open_tunnel(fs, heartbeat=heartbeat) as tunnel:
+        near, far = await tunnel.stream_pair()
+        await near.send_all(b"x")
+        await far.receive_some()
+        await trio.sleep(120)
+        before = tunnel.dial.storage.operations.total
+        await trio.sleep(600)
+        beats = 600 / heartbeat
+        assert tunnel.dial.storage.operations.total - before <= 1.2 * 600 + 4 * beats
+
+
 async def test_a_thousand_idle_streams_cost_nothing(autojump_clock: MockClock) -> None:
     async with open_tunnel() as tunnel, trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, hold, [tunnel.listen.listen()])
