@@ -16,7 +16,7 @@ from typing import Final, NoReturn
 
 from muxfs.slurm import batch, options, own
 from muxfs.slurm.options import Line
-from muxfs.slurm.plan import Command
+from muxfs.slurm.plan import Command, SpecError
 from muxfs.slurm.submission import Submission, become, no_tunnel, start_helper
 
 HOOK: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "srun-prolog")
@@ -32,10 +32,31 @@ def run(command: Command, words: list[str]) -> int:
     specs = line.values(options.TUNNEL)
     if line.has(*_ABOUT_ITSELF) or (not specs and command is not Command.SBATCH):
         become(command, words)
+    if specs:
+        _refuse_others(command, line)
     if command is Command.SBATCH:
         return batch.run(line, ",".join(specs))
     submission = Submission.of(command, ",".join(specs))
     return _srun(submission, line) if command is Command.SRUN else _salloc(submission, line)
+
+
+def _refuse_others(command: Command, line: Line) -> None:
+    """Refuse jobs that the helpers would not find, before anything is submitted.
+
+    Raises SpecError.
+    """
+    if line.has("clusters", "cluster", "M"):
+        raise SpecError(
+            "this host's helper asks the default cluster only: it would not find a job of "
+            "--clusters; see docs/slurm-admin.md"
+        )
+    # getopt stops at the colon; srun looks for further ones behind each program
+    colon = ":" in (line.rest if command is Command.SRUN else line.rest[:1])
+    if colon or line.has("het-group"):
+        raise SpecError(
+            "it is not for jobs whose parts are divided by a colon, nor for --het-group; a script "
+            "with #SBATCH hetjob can have it: see docs/slurm-admin.md"
+        )
 
 
 def _srun(submission: Submission, line: Line) -> NoReturn:

@@ -161,6 +161,19 @@ async def test_a_job_that_is_cancelled_while_it_waits(
     await cluster.no_leftovers(within=jobs.PATIENCE)
 
 
+async def test_a_heterogeneous_job(cluster: Cluster, prefix: tuple[str, ...]) -> None:
+    """Its batch script, on the first node of its first component, has the tunnel."""
+    parts = "#SBATCH --ntasks=1\n#SBATCH hetjob\n#SBATCH --ntasks=2"
+    script = f"{parts}\nsrun --het-group=0,1 hostname\nexec {SERVICE} 8000"
+    job = await submit(cluster, prefix, "--tunnel=8001:8000", script)
+
+    assert (await visit(cluster.login1, 8001))["job"] == job.number
+    assert await helpers(cluster) == 1
+
+    await job.cancel()
+    await cluster.no_leftovers()
+
+
 async def test_salloc(cluster: Cluster, commands: Commands, prefix: tuple[str, ...]) -> None:
     """In the allocation several steps use one tunnel."""
     shell = f"""

@@ -48,6 +48,26 @@ def test_a_list_that_makes_no_sense_submits_nothing(wrappers: Wrappers, name: st
     assert done.err.startswith("muxfs: --tunnel: '80:8000' is not a tunnel: only root can listen")
 
 
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("words", [["-M", "other", "x"], ["--clusters=a,b", "x"], ["-n1", ":"]])
+def test_jobs_that_the_helpers_would_not_find_are_refused(
+    wrappers: Wrappers, name: str, words: list[str]
+) -> None:
+    done = wrappers.run(name, f"--tunnel={LIST}", *words)
+    assert (done.status, done.told) == (2, {})
+    assert done.err.startswith("muxfs: --tunnel: ")
+    assert "docs/slurm-admin.md" in done.err
+    without = wrappers.run(name, *words)
+    assert without.told["argv"] == words
+
+
+def test_a_colon_of_a_script_is_its_own(wrappers: Wrappers) -> None:
+    path = wrappers.place / "job.sh"
+    path.write_text("#!/bin/sh\n")
+    done = wrappers.run("sbatch", f"--tunnel={LIST}", str(path), ":")
+    assert done.told["argv"][-1] == ":"
+
+
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     done = Wrappers(tmp_path).run("srun", "hostname", PATH=str(tmp_path))
     assert done.status == 69

@@ -154,6 +154,7 @@ static const char *words_of_muxfs[8]; /* they, and NULL */
 static char *arguments, *directory, *helper_arguments;
 static volatile pid_t *in_job; /* the helper in the job, shared with the tasks until they exec */
 static uint32_t tasks_left;
+static bool submitted;    /* sbatch and salloc come here for each component of a job: once */
 static bool starts;       /* this step is the one that has the tunnel */
 static const char *job_token; /* of the batch job that this is, or NULL */
 
@@ -504,7 +505,7 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 
 	(void)count, (void)words;
 	bool batch = spank_context() == S_CTX_REMOTE && in_batch_script(spank);
-	if (!list)
+	if (!list || submitted)
 		return 0;
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
@@ -512,6 +513,7 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 		setenv(MARK, starts ? "start" : "inside", 1);
 		break;
 	case S_CTX_ALLOCATOR:
+		submitted = true;
 		if (inherited())
 			break;
 		if (!strcmp(program_invocation_short_name, "salloc"))
