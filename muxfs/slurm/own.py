@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import shlex
 import sys
+from typing import Final
 
 import muxfs
 from muxfs.control import place
+
+_LOG: Final = re.compile(r"slurm-.*\.log")
 
 
 def command(*arguments: str) -> list[str]:
@@ -46,16 +50,12 @@ def log(name: str) -> int:
             os.unlink(name, dir_fd=directory)
         made = place.lock(directory, name, wait=True)
         fcntl.fcntl(made, fcntl.F_SETFL, os.O_APPEND)
-        for other in filter(is_log, os.listdir(directory)):
-            with contextlib.suppress(OSError):  # its helper lives, or has just removed it
-                os.close(place.lock(directory, other, wait=False))
+        for other in filter(_LOG.fullmatch, os.listdir(directory)):
+            with contextlib.suppress(BlockingIOError):  # its helper lives
+                held = place.lock(directory, other, wait=False)
                 os.unlink(other, dir_fd=directory)
+                os.close(held)
         return made
-
-
-def is_log(name: str) -> bool:
-    """Whether a file of that name is a helper's log."""
-    return name.startswith("slurm-") and name.endswith(".log")
 
 
 def forget_log(name: str) -> None:
