@@ -51,7 +51,7 @@ def log(name: str) -> int:
         made = place.lock(directory, name, wait=True)
         fcntl.fcntl(made, fcntl.F_SETFL, os.O_APPEND)
         for other in filter(_LOG.fullmatch, os.listdir(directory)):
-            with contextlib.suppress(BlockingIOError):  # its helper lives
+            with contextlib.suppress(OSError):  # its helper lives, or it is no log
                 held = place.lock(directory, other, wait=False)
                 os.unlink(other, dir_fd=directory)
                 os.close(held)
