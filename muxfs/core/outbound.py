@@ -21,6 +21,9 @@ LEAST_RETRY: Final = 2.0
 
 MOST_RETRY: Final = 60.0
 
+LIGHT: Final = wire.PAGE
+"""Bytes up to which a batch delays none that follows it: those of acks, credits, keystrokes."""
+
 
 @attrs.define
 class SentBatch:
@@ -54,6 +57,9 @@ class SendRing:
     _kept: deque[SentBatch] = attrs.field(factory=deque)
     _rewrites: deque[SentBatch] = attrs.field(factory=deque)
     _asking: int = 0
+    _heavy: int = 0
+    """Batches on their way that are not light."""
+
     _progress_at: float = 0.0
     _retry_after: float = LEAST_RETRY
 
@@ -71,7 +77,7 @@ class SendRing:
     @property
     def allowance(self) -> int:
         """Bytes of streams that may be added to those in flight."""
-        if self.pacer.probing and self._asking:
+        if self.pacer.probing and self._heavy:
             return 0
         return self.pacer.allowance - self.in_flight
 
@@ -84,12 +90,13 @@ class SendRing:
         self, buffers: list[Buffer], stride: int, now: float, asks_for_ack: bool
     ) -> SentBatch:
         """Give a batch its position; it must be written there."""
-        sent = self.pacer.send(stride, now, alone=asks_for_ack and not self._asking)
+        sent = self.pacer.send(stride, now, alone=asks_for_ack and not self._heavy)
         batch = SentBatch(self.position, stride, buffers, sent, asks_for_ack)
         if not self._kept:
             self._progress_at = now
         self._kept.append(batch)
         self._asking += asks_for_ack
+        self._heavy += stride > LIGHT
         self.position += stride
         return batch
 
@@ -115,6 +122,7 @@ class SendRing:
         while self._kept and self._kept[0].end <= ack:
             batch = self._kept.popleft()
             self._asking -= batch.asks_for_ack
+            self._heavy -= batch.stride > LIGHT
             self.pacer.acknowledged(batch.sent, now)
         self.acknowledged = ack
         self._progress_at = now

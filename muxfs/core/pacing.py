@@ -9,8 +9,8 @@ The round trip that counts is that of a batch as large as those in use, sent whi
 else was on its way. A small message's is shorter: a batch is written as a whole, then read
 as a whole, and on NFS, where that takes ten times as long, its round trip kept the rate at a
 tenth. One behind others contains their time, and the more are allowed the longer it is.
-So from time to time, and whenever batches have grown, the writer lets the ring run empty
-and sends one batch alone (BBR's ProbeRTT, section 4.3.5, once for each size).
+So from time to time, and whenever batches have grown, the writer lets the ring run empty, but
+for light batches, and sends one batch alone (BBR's ProbeRTT, section 4.3.5, once for each size).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sending:
     at: float
     delivered: int
     alone: bool
-    """Whether nothing else was on its way."""
+    """Whether nothing else was on its way that takes time."""
 
 
 @attrs.define

@@ -6,7 +6,7 @@ import pytest
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight
-from muxfs.core.outbound import LEAST_RETRY, SendRing
+from muxfs.core.outbound import LEAST_RETRY, LIGHT, SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import RING_OFFSET, ProtocolViolation
 
@@ -50,6 +50,21 @@ def test_room_ends_with_the_ring_and_with_what_is_in_flight() -> None:
     assert it.room == 0
     it.acknowledge(640, 0.0)
     assert it.room == 640
+
+
+def test_a_probe_waits_for_heavy_batches_only() -> None:
+    """Credits may go all the time: data must not wait until there are none."""
+    it = ring()
+    it.pacer.probing = True
+    place(it)
+    assert it.allowance > 0
+    heavy = it.place([bytes(2 * LIGHT)], 2 * LIGHT, 0.0, True)
+    assert heavy.sent.alone
+    assert it.allowance == 0
+    behind = it.place([bytes(64)], 64, 0.0, True)
+    assert not behind.sent.alone
+    it.acknowledge(heavy.end, 0.0)
+    assert it.allowance > 0
 
 
 def test_acks_are_cumulative_and_only_grow() -> None:

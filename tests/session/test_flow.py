@@ -273,6 +273,32 @@ async def test_a_stream_fills_a_link_with_long_operations(
         nursery.cancel_scope.cancel()
 
 
+async def test_echoes_beside_bulk_on_a_slow_link_wait_for_no_more_than_what_is_under_way(
+    autojump_clock: MockClock,
+) -> None:
+    """Also where the side that answers has nothing else to send but credits."""
+    capacity, bandwidth = 16 * MIB, 10 * MIB
+    fs = MemoryFilesystem(latency=0.05, bandwidth=bandwidth)
+    async with open_tunnel(fs, capacity=capacity) as tunnel, trio.open_nursery() as nursery:
+        small, answering = await tunnel.stream_pair()
+        near, far = await tunnel.stream_pair()
+
+        @nursery.start_soon
+        async def answer() -> None:
+            async for data in answering:
+                await answering.send_all(data)
+
+        nursery.start_soon(send_forever, near)
+        nursery.start_soon(drain, far)
+        await trio.sleep(5)
+        for _ in range(60):
+            start = trio.current_time()
+            await small.send_all(b"x")
+            await small.receive_some()
+            assert trio.current_time() - start <= 3 * capacity / bandwidth
+        nursery.cancel_scope.cancel()
+
+
 async def send_forever(stream: MuxStream) -> None:
     while True:
         await stream.send_all(bytes(MIB))
