@@ -15,6 +15,7 @@ from typing import Any, Final
 from muxfs.doctor.meeting import IDLE_BEAT, Meeting
 from muxfs.doctor.patience import Patience
 from muxfs.doctor.slots import read_document
+from muxfs.storage.files import GONE
 
 SILENCE: Final = 8.0
 """Seconds without a beat until the other doctor counts as vanished."""
@@ -52,7 +53,7 @@ class Channel:
         while True:
             self._patience.check()
             before = time.monotonic()
-            document = read_document(self._meeting.peer)
+            document = self._look()
             now = time.monotonic()
             if now - before > SILENCE / 10:  # the server stood still, for the other one as well
                 start, fresh = start + now - before, fresh + now - before
@@ -70,6 +71,15 @@ class Channel:
                 raise Vanished(f"the other doctor does not answer within {within:.0f} s")
             time.sleep(nap)
             nap = min(_LONGEST_NAP, nap * 1.2)
+
+    def _look(self) -> Body | None:
+        """Read what the other one says. Raises Vanished, OSError."""
+        try:
+            return read_document(self._meeting.peer)
+        except OSError as error:
+            if error.errno in GONE:  # NFS: who has ended has removed its slot
+                raise Vanished("the other doctor has ended, and removed its files") from error
+            raise
 
     def close(self, reason: str | None = None) -> None:
         """Stop beating; with a reason, tell it to the other one."""

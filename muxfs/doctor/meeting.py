@@ -154,7 +154,7 @@ class Visitor:
             self._slot = OwnSlot.take(self._probes, SLOTS[decision.slot])
         if self._slot is None or self._own is None:
             return None
-        if seen[1 - self._own] is None:
+        if decision.act != "paired":
             self._probes.show_names()  # the other one may have looked just before they were there
         self._beat += 1
         self._slot.put(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -215,6 +216,30 @@ def test_the_other_one_vanishes(
             doctor.result()
         ends.append(str(caught.value))
     assert "the other doctor gives no sign of life for 1 s" in ends
+
+
+def test_the_follower_is_gone_before_the_leader_looks(
+    doctors: Start, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On NFS a file that its owner has removed cannot be read: by then both have the report."""
+    read, receive = channel.read_document, channel.Channel.receive
+    reported = threading.Event()
+
+    def receive_with_the_report(self: Any, within: float) -> channel.Body:
+        body = receive(self, within)
+        if body.get("do") == "report":
+            reported.set()
+        return body
+
+    def read_unless_removed(probe: Any) -> Any:
+        if reported.is_set():
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return read(probe)
+
+    monkeypatch.setattr(channel.Channel, "receive", receive_with_the_report)
+    monkeypatch.setattr(channel, "read_document", read_unless_removed)
+    one, other = doctors(QUICK, QUICK)
+    assert one.result() == other.result()
 
 
 def test_what_a_killed_doctor_left_goes_away(doctors: Start, place: Path) -> None:
