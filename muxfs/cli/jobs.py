@@ -6,8 +6,8 @@ import argparse
 import contextlib
 import os
 import re
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, TypeVar
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from muxfs import occupancy
 from muxfs.cli import removal
 from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
 from muxfs.cli.output import Output
+from muxfs.cli.survey import heads
 from muxfs.cli.tunnel import tunnels_home
 from muxfs.config import SessionConfig
 from muxfs.core.wire import Role
@@ -29,6 +30,9 @@ from muxfs.slurm.queue import Job, NoAnswer, NoSlurm, SeveralTasks
 
 _A_FORWARD: Final = re.compile(r"[LRDU]?(\d+|\{port\d*\})(,.*)?|[^./].*:.*", re.ASCII | re.DOTALL)
 """What cannot be a tunnel where one may be left out: ports, and what has a colon in it."""
+
+
+T = TypeVar("T")
 
 
 def wanted(args: argparse.Namespace) -> JobId | None:
@@ -164,16 +168,32 @@ class Watch:
     async def sweep(self, tunnel: str) -> None:
         """Remove the own tunnels of other jobs that are over; `tunnel` is in use."""
         with contextlib.suppress(NoAnswer, OSError):  # the next one will
-            await _in_thread(lambda: _remove_all(sweeping.ended(tunnels_home(), tunnel)))
+            over = await _in_thread(lambda: sweeping.ended(tunnels_home(), tunnel))
+            if over:
+                before = await _in_thread(lambda: {path: _seen(path) for path in over})
+                await trio.sleep(sweeping.SILENCE)
+                await _in_thread(lambda: _remove_silent(before))
 
 
-def _remove_all(paths: list[str]) -> None:
+def _remove_all(paths: Iterable[str]) -> None:
     for path in paths:
         removal.remove(path)
 
 
-async def _in_thread(work: Callable[[], None]) -> None:
-    await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+def _remove_silent(before: Mapping[str, dict[str, bytes] | None]) -> None:
+    _remove_all(path for path, seen in before.items() if seen is not None and _seen(path) == seen)
+
+
+def _seen(path: str) -> dict[str, bytes] | None:
+    """Look at a tunnel; None if that fails."""
+    try:
+        return heads(path)
+    except OSError:
+        return None
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def _tell(output: Output, wanted: JobId, event: following.Event) -> None:

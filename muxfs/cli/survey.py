@@ -308,22 +308,41 @@ def _session(sessions: str, number: str, key: Key | None = None) -> Session:
 
 def read(path: str, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:
     """Look at a mailbox file as its server has it now."""
-    directory = os.path.dirname(path)
     try:
-        # makes network filesystems look the name up afresh
-        os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-        access = default_access(find_filesystem(directory)).read
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = access.open(path, flags)
-        try:
-            head = access.read(descriptor, 0, wire.HEAD_LENGTH)
-        finally:
-            os.close(descriptor)
+        head = _head(path)
     except FileNotFoundError:
         return View(trouble="no file")
     except OSError as error:
         return View(trouble=error.strerror or str(error))
     return decode(head, role, blocks)
+
+
+def heads(path: str) -> dict[str, bytes]:
+    """Read the heads of a tunnel's mailboxes: they change as long as somebody is at work there.
+
+    Raises OSError.
+    """
+    found: dict[str, bytes] = {}
+    for directory, _, names in os.walk(os.path.join(path, tunnels.SESSIONS)):
+        for name in {role.file_name for role in Role}.intersection(names):
+            mailbox = os.path.join(directory, name)
+            with contextlib.suppress(FileNotFoundError):
+                found[mailbox] = _head(mailbox)
+    return found
+
+
+def _head(path: str) -> bytes:
+    """Read it as the server has it now. Raises OSError."""
+    directory = os.path.dirname(path)
+    # makes network filesystems look the name up afresh
+    os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    access = default_access(find_filesystem(directory)).read
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = access.open(path, flags)
+    try:
+        return access.read(descriptor, 0, wire.HEAD_LENGTH)
+    finally:
+        os.close(descriptor)
 
 
 def decode(head: bytes, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:

@@ -95,7 +95,9 @@ def _read(rest: list[str]) -> bytes | None:
 
 def _start(submission: Submission, token: str) -> str:
     """Return what the script does first, for sh."""
-    command = own.shell(*submission.helper("serve", f"--token={token}"))
+    # the script's parent; what is started in the background is no descendant of it for long
+    told = f"env {own.SUPERVISOR}=$PPID "
+    command = told + own.shell(*submission.helper("serve", f"--token={token}"))
     return _START.format(python=shlex.quote(sys.executable), command=command)
 
 

@@ -13,6 +13,14 @@ from typing import Final
 import muxfs
 from muxfs.control import place
 
+SUPERVISOR: Final = "MUXFS_SLURMSTEPD"
+"""Environment variable: the number of the step's slurmstepd, see `supervision`."""
+_FOREIGN: Final = (
+    *("PYTHONHASHSEED", "PYTHONHOME", "PYTHONINSPECT", "PYTHONIOENCODING", "PYTHONMALLOC"),
+    *("PYTHONOPTIMIZE", "PYTHONPATH", "PYTHONPLATLIBDIR", "PYTHONSTARTUP", "PYTHONVERBOSE"),
+    "PYTHONWARNINGS",
+)
+"""Environment variables for the Python of a user's own programs: modules set some of them."""
 _LOG: Final = re.compile(r"slurm-.*\.log")
 
 
@@ -32,10 +40,18 @@ def python_path() -> str:
     return os.pathsep.join(dict.fromkeys(filter(None, paths)))
 
 
+def environment() -> dict[str, str]:
+    """Return the environment for `command`."""
+    path = python_path()
+    kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    return kept | ({"PYTHONPATH": path} if path else {})
+
+
 def shell(*arguments: str) -> str:
     """Return a line for sh that runs `muxfs ARGUMENTS`."""
     path = python_path()
-    words = [*(["env", f"PYTHONPATH={path}"] if path else []), *command(*arguments)]
+    without = [word for name in _FOREIGN for word in ("-u", name)]
+    words = ["env", *without, *([f"PYTHONPATH={path}"] if path else []), *command(*arguments)]
     return " ".join(map(shlex.quote, words))
 
 

@@ -7,7 +7,6 @@ end as of a failure, so that its words are passed on only while the job goes on.
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import threading
 from collections import deque
@@ -36,11 +35,9 @@ _OWN: Final = b"muxfs: "
 @contextlib.contextmanager
 def running(job: JobId, words: Sequence[str], submitter: Submitter) -> Iterator[None]:
     """Run `muxfs WORDS` on the job's first node for as long as the context. Raises OSError."""
-    path = own.python_path()
-    environ = {**os.environ, **({"PYTHONPATH": path} if path else {})}
     command = ["srun", f"--jobid={job}", *_OPTIONS, *own.command(*words)]
     child = subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environ
+        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, env=own.environment()
     )
     ending = threading.Event()
 

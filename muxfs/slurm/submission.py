@@ -98,7 +98,7 @@ def start_helper(words: list[str], *, silent: bool = False) -> subprocess.Popen[
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if silent else None,
-            env={**os.environ, "PYTHONPATH": own.python_path()},
+            env=own.environment(),
             start_new_session=True,
         )
     except OSError as error:

@@ -2,7 +2,8 @@
 
 Most sites end all processes of a job with it. Those that track processes by their parents
 leave what was detached from them alive for ever. Each step of a job on a node has a
-supervisor, slurmstepd, which ends with it: it is an ancestor of the step's processes.
+supervisor, slurmstepd, which ends with it: it is an ancestor of the step's processes. What
+was detached from them is told its number by who started it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final
 
 import trio
 
+from muxfs.slurm import own
+
 SUPERVISOR: Final = "slurmstepd"
 _MOST_ANCESTORS: Final = 1000
 
@@ -21,9 +24,9 @@ def supervisor() -> int | None:
     """Return a descriptor (pidfd_open(2)) of the own step's supervisor.
 
     None if there is none: outside of a step, in a container with processes of its own, or
-    when a process between it and this one has ended already.
+    when a process between it and this one has ended already, and nobody has told.
     """
-    for pid in _ancestors():
+    for pid in _candidates():
         if _name(pid) != SUPERVISOR:
             continue
         try:
@@ -31,7 +34,7 @@ def supervisor() -> int | None:
         except OSError:
             return None
         # the number may have been another process's when it was opened
-        if _name(pid) == SUPERVISOR and pid in _ancestors():
+        if _name(pid) == SUPERVISOR and pid in _candidates():
             return descriptor
         os.close(descriptor)
         return None
@@ -44,6 +47,13 @@ async def wait_ended(descriptor: int) -> None:
         await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _candidates() -> Iterator[int]:
+    yield from _ancestors()
+    told = os.environ.get(own.SUPERVISOR, "")
+    if told.isascii() and told.isdecimal():
+        yield int(told)
 
 
 def _ancestors() -> Iterator[int]:

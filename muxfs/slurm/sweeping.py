@@ -2,7 +2,8 @@
 
 Rule: only jobs' own tunnels (slurm-JOBID), and only those of jobs that Slurm calls ended. It
 forgets a job soon; a tunnel of a forgotten one goes when nothing has been written there for a
-day, since clusters that number alike may share a home.
+day. Clusters that number alike may share a home: this one's word is not enough, and what it
+calls ended is removed only when its mailboxes have been seen not to change for `SILENCE`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from muxfs.slurm.jobs import job_of
 
 FORGOTTEN: Final = 86400.0
 """Seconds, by the clock of the file server."""
+SILENCE: Final = 120.0
+"""Seconds between two looks at the mailboxes: many heartbeats."""
 
 
 def ended(home: str, alive: str) -> list[str]:

@@ -6,15 +6,20 @@ import os
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
-from muxfs.cli import removal
+from muxfs.cli import jobs, removal
+from muxfs.cli.output import Output
 from muxfs.slurm import sweeping
+from muxfs.slurm.jobs import JobId
 from muxfs.slurm.queue import NoAnswer
 
 from . import fake
 from .fake import Slurm
 
 OWN = 1
+NUMBERS = (OWN, 7, 8, 9)
 NOW = 1_700_000_000.0
 
 
@@ -59,6 +64,31 @@ def test_the_tunnel_of_a_job_that_lives_or_may_come_back_stays(
     slurm.says("squeue", fake.job(OWN) + fake.job(7, state))
 
     assert sweep(home) == [f"slurm-{OWN}", "slurm-7"]
+
+
+async def test_what_is_called_ended_goes_when_it_was_silent(
+    home: Path, slurm: Slurm, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another cluster that numbers alike may have a job of that number, alive."""
+    for name in ("slurm-7", "slurm-8", "slurm-9"):
+        make(home, name)
+    (home / "slurm-9" / "sessions" / "0" / "listen.mbx").symlink_to(home)  # cannot be judged
+    slurm.says(
+        "squeue", "".join(fake.job(n, "COMPLETED" if n > OWN else "RUNNING") for n in NUMBERS)
+    )
+    monkeypatch.setattr(jobs, "tunnels_home", lambda: str(home))
+    sleep = trio.sleep
+
+    async def beat(seconds: float) -> None:
+        assert seconds >= 60
+        assert len(os.listdir(home)) == len(NUMBERS)
+        (home / "slurm-8" / "sessions" / "0" / "dial.mbx").write_bytes(b"a later beat")
+        await sleep(seconds)
+
+    monkeypatch.setattr(trio, "sleep", beat)
+    await jobs.Watch.of(JobId(OWN), Output()).sweep(str(home / f"slurm-{OWN}"))
+
+    assert sorted(os.listdir(home)) == [f"slurm-{OWN}", "slurm-8", "slurm-9"]
 
 
 def test_of_a_forgotten_job_only_an_old_tunnel_goes(home: Path, slurm: Slurm) -> None:

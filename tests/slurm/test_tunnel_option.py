@@ -303,6 +303,15 @@ async def test_no_job_fails_because_of_the_plugin(cluster: Cluster) -> None:
             assert warning in said.errors, line
             job = await submit(cluster, (), *option, "sleep 0.1")
             await job.until(jobs.COMPLETED)
+        await cluster.plugins(f"optional {ONE} muxfs={MUXFS}\n")
+        inner = ("srun", "--overlap", "echo", "ran")
+        for outer in ("srun", "salloc"):
+            said = await cluster.login1.run(outer, "--tunnel=8001:8000", *inner)
+            assert "ignored" not in said.errors, outer
+        second = ("srun", "--overlap", "--tunnel=8002:8000", "echo", "ran")
+        said = await cluster.login1.run("srun", "--tunnel=8001:8000", *second)
+        assert said.output == "ran\n"
+        assert "--tunnel is ignored: this job has a tunnel already" in said.errors
         refused = await cluster.login1.run("srun", "--tunnel=80:1", "echo", "ran", check=False)
         assert refused.status
         assert "only root can listen" in refused.errors

@@ -54,5 +54,15 @@ def test_a_log_begins_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     os.close(second)
 
 
+def test_a_helper_starts_whatever_modules_set_for_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the job of a batch script, for instance, which has another environment."""
+    line = own.shell("version")
+    monkeypatch.setenv("PYTHONHOME", "/no/such/python")
+    monkeypatch.setenv("PYTHONPATH", "/no/such/place")
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "PYTHONHOME" not in own.environment()
+
+
 def _logs(runtime: Path) -> list[str]:
     return sorted(path.name for path in (runtime / "muxfs").iterdir())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from muxfs.cli import main
-from muxfs.slurm import plugin
+from muxfs.slurm import own, plugin
 from muxfs.slurm.plan import Command, Plan, SpecError
 
 HEADER = Path("/usr/include/slurm/spank.h")
@@ -45,6 +45,36 @@ int main(void)
 	return 0;
 }
 """
+
+_STARTER = r"""
+#include MUXFS_SOURCE
+#include <sys/syscall.h>
+static int forks, failing;
+pid_t fork(void)
+{
+	if (++forks == failing) {
+		errno = EAGAIN;
+		return -1;
+	}
+	return (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+}
+int main(int count, char **arguments)
+{
+	struct words words = {0};
+	char supervisor[] = SUPERVISOR "=17";
+	if (count != 4)
+		return 2;
+	failing = atoi(arguments[1]);
+	add(&words, arguments[2]);
+	start(&words, environ, arguments[3][0] == 's', supervisor);
+	return 0;
+}
+"""
+
+FROM_SLURM = [
+    *("slurm_error", "slurm_info", "spank_context", "spank_get_item", "spank_getenv"),
+    *("spank_job_control_setenv", "spank_option_register", "spank_setenv", "spank_unsetenv"),
+]
 
 LISTS = [
     *("8001:8000", "L8001:db:8000,R1900:license_server:1900", "-L1900:a:1900", "0:1"),
@@ -114,6 +144,66 @@ def test_hostile_lists(parser: list[str]) -> None:
     lists = ["".join(chance.choices(pieces, k=chance.randrange(14))) for _ in range(20000)]
     for text, accepted in zip(lists, verdicts(parser, lists), strict=True):
         assert accepted is in_python(text) or "[" in text, text
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Build what starts helpers, without a Slurm around it."""
+    place = tmp_path_factory.mktemp("starter")
+    source, program = place / "starter.c", place / "starter"
+    source.write_text(_STARTER)
+    words = [*plugin.FLAGS[:-2], f'-DMUXFS_SOURCE="{plugin.SOURCE}"', "-o", program, source]
+    # Slurm's own functions are in its programs, and not called here
+    absent = [f"-Wl,--defsym={name}=main" for name in FROM_SLURM]
+    subprocess.run([str(CC), *map(str, words), *absent], check=True)
+    return str(program)
+
+
+def begin(starter: str, *words: str | Path, **environ: str) -> str:
+    """Start a helper; return what it and its starter have told when both have ended."""
+    done = subprocess.run(
+        [starter, *map(str, words)],
+        stderr=subprocess.PIPE,
+        env={**os.environ, **environ},
+        text=True,
+        check=True,
+    )
+    return done.stderr
+
+
+@needs_a_compiler
+@needs_slurm
+@pytest.mark.parametrize("errors", ["silent", "told"])
+def test_a_helper_that_cannot_be_started_is_told_by_itself(
+    starter: str, tmp_path: Path, errors: str
+) -> None:
+    """Nobody waits for the file: it may be on a file server that does not answer."""
+    file = tmp_path / "file"
+    file.touch()
+    for path, why in ((tmp_path / "no", "No such file or directory"), (file, "Permission denied")):
+        said = begin(starter, "0", path, errors)
+        assert said == f"muxfs: no tunnel: {path}: {why}; the job is not affected\n"
+
+
+@needs_a_compiler
+@needs_slurm
+def test_a_helper_for_which_there_is_no_process(starter: str) -> None:
+    said = begin(starter, "2", "/bin/true", "told")
+    why = "Resource temporarily unavailable"
+    assert said == f"muxfs: no tunnel: /bin/true: {why}; the job is not affected\n"
+
+
+@needs_a_compiler
+@needs_slurm
+def test_what_modules_set_for_python_is_not_for_a_helper(starter: str, tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\nenv >&2\n")
+    program.chmod(0o755)
+    told = begin(starter, "0", program, "told", PYTHONPATH="/no", PYTHONHOME="/no", MY_PYTHON="x")
+    names = {line.partition("=")[0] for line in told.splitlines()}
+    assert not [name for name in names if name.startswith("PYTHON")]
+    assert "MY_PYTHON" in names
+    assert f"{own.SUPERVISOR}=17" in told.splitlines()
 
 
 @needs_a_compiler

@@ -30,6 +30,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -141,6 +142,7 @@ SPANK_PLUGIN(muxfs, 1);
 #define MARK "SLURM_MUXFS"
 #define TOKEN "MUXFS_TOKEN" /* in the job: with SLURM_SPANK_ before it */
 #define LIST "MUXFS_TUNNEL" /* likewise */
+#define SUPERVISOR "MUXFS_SLURMSTEPD" /* tells its number; see muxfs/slurm/own.py */
 #define MOST_WORDS 32
 #define BATCH_STEP 0xfffffffbu       /* SLURM_BATCH_SCRIPT, slurm.h */
 #define JOB_TOKEN "SLURM_SPANK_" TOKEN "="
@@ -149,6 +151,7 @@ SPANK_PLUGIN(muxfs, 1);
 #define LEAST_SPECIAL_STEP 0xfffffff0u
 
 static char *list;                    /* what the user gave, or NULL */
+static char *from_outside;            /* what the environment had before, or NULL */
 static char *command_words;           /* muxfs=, with its words separated by zeros */
 static const char *words_of_muxfs[8]; /* they, and NULL */
 static char *arguments, *directory, *helper_arguments;
@@ -304,10 +307,48 @@ static void add_all(struct words *words, const char *action, const char *command
 	add_option(words, "--helpertask-args", helper_arguments);
 }
 
-/* In the grandchild: only what is safe between fork and exec in a process with threads. */
+/* From here to the exec only what is safe in a signal handler, as the process had threads. */
+
+static const char *reason(int error)
+{
+	switch (error) {
+	case ENOENT:
+		return "No such file or directory";
+	case ENOTDIR:
+		return "Not a directory";
+	case EACCES:
+		return "Permission denied";
+	case ENOEXEC:
+		return "Exec format error";
+	case EIO:
+		return "Input/output error";
+	case ESTALE:
+		return "Stale file handle";
+	case EAGAIN:
+		return "Resource temporarily unavailable";
+	case ENOMEM:
+		return "Cannot allocate memory";
+	default:
+		return "it cannot be started";
+	}
+}
+
+static void warn(int to, const char *path, int error)
+{
+	const char *parts[] = {"muxfs: no tunnel: ", path, ": ", reason(error),
+			       "; the job is not affected\n"};
+	struct iovec vector[sizeof parts / sizeof *parts];
+	int count = 0;
+
+	for (; count < (int)(sizeof parts / sizeof *parts); count++)
+		vector[count] = (struct iovec){(void *)parts[count], strlen(parts[count])};
+	ssize_t written = writev(to, vector, count);
+	(void)written;
+}
+
 static void become(const char *path, const struct words *words, char **environment, bool silent)
 {
-	int null = open("/dev/null", O_RDWR);
+	int null = open("/dev/null", O_RDWR), told;
 	sigset_t none;
 
 	setsid();
@@ -317,37 +358,62 @@ static void become(const char *path, const struct words *words, char **environme
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	dup2(null, 0);
 	dup2(null, 1);
+	told = dup3(2, 3, O_CLOEXEC); /* null may have been there */
 	if (silent)
-		dup2(null, 2);
-	for (int number = 3; number < 4096; number++)
+		dup2(0, 2);
+	for (int number = told < 0 ? 3 : 4; number < 4096; number++)
 		close(number);
 	execve(path, (char **)words->word, environment);
+	warn(told, path, errno);
 	_exit(127);
 }
 
-/* Start the helper as a process that nobody has to wait for. */
-static void start(struct words *words, char **environment, bool silent)
+/* Copy the environment, without what modules set for the Python of the user's own programs:
+ * the helper's would not start with it. supervisor: NULL, or what is added. */
+static char **for_helper(char **environment, char *supervisor)
+{
+	size_t count = 0, kept = 0;
+
+	while (environment[count])
+		count++;
+	char **made = calloc(count + 2, sizeof *made);
+	for (size_t i = 0; made && i < count; i++)
+		if (strncmp(environment[i], "PYTHON", strlen("PYTHON")))
+			made[kept++] = environment[i];
+	if (made)
+		made[kept] = supervisor;
+	return made;
+}
+
+/* Start the helper as a process that nobody has to wait for. Its file is touched by that
+ * process alone: a filesystem that hangs keeps no job from running. */
+static void start(struct words *words, char **environment, bool silent, char *supervisor)
 {
 	const char *path = words->word[0];
+	char **its_own = for_helper(environment, supervisor);
 	pid_t child = -1;
 
+	errno = its_own ? EINVAL : ENOMEM;
 	/* the path is absolute: what a user's directory has must not be found by chance */
-	errno = ENOENT;
-	if (path && path[0] == '/' && !access(path, X_OK))
+	if (its_own && path && path[0] == '/')
 		child = fork();
 	if (child == 0) {
 		pid_t helper = fork();
 		if (helper == 0)
-			become(path, words, environment, silent);
+			become(path, words, its_own, silent);
+		if (helper < 0)
+			warn(2, path, errno);
 		if (in_job)
 			*in_job = helper;
 		_exit(0);
 	}
 	if (child < 0)
 		slurm_error("muxfs: no tunnel: %s: %s; the job is not affected",
-			    path ? path : "muxfs=", strerror(errno));
+			    path ? path : "muxfs=",
+			    errno == EINVAL ? "this is not an absolute path" : reason(errno));
 	while (words->made_count)
 		free(words->made[--words->made_count]);
+	free(its_own);
 	while (child > 0 && waitpid(child, NULL, 0) < 0 && errno == EINTR)
 		;
 }
@@ -386,7 +452,7 @@ static void submitted_by_sbatch(spank_t spank)
 	add_option(&words, "--token", token);
 	add_number(&words, "--submitter", (unsigned long)getpid());
 	add_number(&words, "--session", (unsigned long)getsid(0));
-	start(&words, environ, true);
+	start(&words, environ, true, NULL);
 }
 
 static void submitted_by_salloc(void)
@@ -398,7 +464,7 @@ static void submitted_by_salloc(void)
 	add_all(&words, "follow", "salloc");
 	add(&words, "--start-serve");
 	add_number(&words, "--submitter", (unsigned long)getpid());
-	start(&words, environ, false);
+	start(&words, environ, false, NULL);
 }
 
 static void submitted_by_srun(spank_t spank)
@@ -415,7 +481,7 @@ static void submitted_by_srun(spank_t spank)
 	add_number(&words, "--job", job_id);
 	if (step_id)
 		add_number(&words, "--step", step_id);
-	start(&words, environ, false);
+	start(&words, environ, false, NULL);
 }
 
 /* ---- What Slurm calls. ---- */
@@ -453,6 +519,8 @@ int slurm_spank_init(spank_t spank, int count, char **words)
 	if (context != S_CTX_LOCAL && context != S_CTX_ALLOCATOR && context != S_CTX_REMOTE)
 		return 0;
 	read_settings(count, words);
+	if (getenv(OPTION))
+		from_outside = strdup(getenv(OPTION)); /* srun sets its own there later */
 	if (spank_option_register(spank, options) != ESPANK_SUCCESS)
 		slurm_error("muxfs: cannot add the option --tunnel");
 	return 0;
@@ -491,12 +559,12 @@ static void keep_to_this_job(spank_t spank)
 	spank_unsetenv(spank, "SLURM_SPANK_" LIST);
 }
 
-/* Whether the option is that of the salloc whose shell this is. */
+/* Whether the option is that of the salloc whose shell this is, for its own commands. */
 static bool inherited(void)
 {
-	const char *given = getenv(OPTION), *mark = getenv(MARK);
+	const char *mark = getenv(MARK);
 
-	return given && mark && !strcmp(mark, "inside") && !strcmp(given, list);
+	return from_outside && mark && !strcmp(mark, "inside") && !strcmp(from_outside, list);
 }
 
 int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
@@ -510,6 +578,9 @@ int slurm_spank_init_post_opt(spank_t spank, int count, char **words)
 	switch (spank_context()) {
 	case S_CTX_LOCAL:
 		starts = !getenv(MARK);
+		if (!starts && !inherited())
+			slurm_info("muxfs: --tunnel is ignored: this job has a tunnel already; give "
+				   "all ports where the job is submitted");
 		setenv(MARK, starts ? "start" : "inside", 1);
 		break;
 	case S_CTX_ALLOCATOR:
@@ -548,7 +619,7 @@ int slurm_spank_local_user_init(spank_t spank, int count, char **words)
 int slurm_spank_task_init(spank_t spank, int count, char **unused)
 {
 	uint32_t task = 0, step_id = 0;
-	char **environment = NULL;
+	char **environment = NULL, supervisor[sizeof SUPERVISOR + 32];
 	struct words words = {0};
 
 	(void)count, (void)unused;
@@ -565,7 +636,8 @@ int slurm_spank_task_init(spank_t spank, int count, char **unused)
 		add_number(&words, "--step", step_id);
 	if (batch)
 		add_option(&words, "--token", job_token);
-	start(&words, environment, false);
+	snprintf(supervisor, sizeof supervisor, SUPERVISOR "=%ld", (long)getppid());
+	start(&words, environment, false, supervisor);
 	return 0;
 }
 
