@@ -26,6 +26,7 @@ def runtime_directory() -> Iterator[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals() -> None:
-    """Have commands that tests start end by signals also where pytest itself runs under nohup."""
+    """Have commands that tests start end by signals also under nohup or behind a shell's `&`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)

@@ -91,7 +91,8 @@ def test_a_host_without_slurm(muxfs: Runner) -> None:
     assert "this host has no squeue: Slurm's commands are missing" in listen.stderr
 
 
-def test_what_ended_jobs_left_is_removed(slurm: Slurm, muxfs: Runner) -> None:
+def test_what_ended_jobs_left_is_looked_for(slurm: Slurm, muxfs: Runner) -> None:
+    """And what is found is removed two minutes later: tests/jobs/test_sweeping.py."""
     slurm.says("squeue", fake.job(7, uid=OWN))
     killed = muxfs.start("dial", SLURM_JOB_ID="3")
     killed.says("waiting for the other side")
@@ -99,12 +100,12 @@ def test_what_ended_jobs_left_is_removed(slurm: Slurm, muxfs: Runner) -> None:
     killed.wait()
     slurm.says("squeue", fake.job(7, uid=OWN, name="7+0") + fake.job(3, "TIMEOUT", uid=OWN))
     listen = muxfs.start("listen", "--job", "7+0", "0:8888")
-    left = muxfs.home / "slurm-3"
     deadline = time.monotonic() + PATIENCE
-    while left.exists():
+    while not any("-u" in words for words in slurm.asked):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert listen.end() == 128 + signal.SIGTERM
+    assert (muxfs.home / "slurm-3").exists()
     assert (muxfs.home / "slurm-7").exists()
 
 
