@@ -92,7 +92,8 @@ def local_lines(host: str, spelling: str, ports: Sequence[OpenPort]) -> list[str
     """Return the `muxfs local` for a person's own computer that lead to the same services."""
     return [
         f"muxfs local {port.port} -- ssh {quoted(host)} "
-        f"muxfs stdio {quoted(spelling)} {quoted(str(port.forward.target))}"
+        # twice: ssh gives its words to a shell over there
+        f"muxfs stdio {quoted(quoted(spelling))} {quoted(quoted(str(port.forward.target)))}"
         for port in ports
         if port.forward.kind is Kind.LOCAL and isinstance(port.forward.place, Port)
     ]

@@ -6,8 +6,8 @@
     PORTS           * | PORT | PORT-PORT
 
 A name pattern speaks of the name that is asked for, whatever it resolves to; a network
-or address speaks of addresses, whatever names lead there. In a path a backslash takes
-the meaning off a comma, a wildcard and itself.
+or address speaks of addresses, whatever names lead there. In a path * and ? are wildcards
+within one part, and a backslash takes the meaning off them, a comma and itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
+import socket
 from typing import Final, TypeAlias
 
 import attrs
@@ -39,7 +40,7 @@ LEAST_FREE_PORT: Final = 1024
 
 _HOST_PORTS = re.compile(r"(?:(?P<host>\[[^][]*\](?:/\d+)?|[^][:]*):)?(?P<ports>[^:]*)")
 _NUMERIC = re.compile(r"[\d.*?]*[\d.?][\d.*?]*")
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)|\[", re.DOTALL)
 _WILD: Final = frozenset("*?")
 
 
@@ -48,6 +49,10 @@ def address_of(host: str) -> Address | None:
     try:
         return parse_address(host)
     except ValueError:
+        pass
+    try:  # 10.5 and 0x0a000005 are no names either, to any resolver (inet_aton(3))
+        return ipaddress.IPv4Address(socket.inet_aton(host))
+    except OSError:
         return None
 
 
@@ -119,9 +124,10 @@ class PathPattern:
     """Unix sockets: a path in which * and ? match all but a slash."""
 
     glob: str
+    """As fnmatch wants it: `[*]`, `[?]` and `[[]` are these letters themselves."""
 
     def __str__(self) -> str:
-        return re.sub(r"([\\,])", r"\\\1", self.glob)
+        return re.sub(r"\[([*?[])]|([\\:,\]])", r"\\\1\2", self.glob)
 
     def matches(self, path: str) -> bool:
         """Whether it is for this socket."""
@@ -140,7 +146,7 @@ def exactly(target: Target | UnixPath) -> AnyPattern:
 
 
 def _unescaped(found: re.Match[str]) -> str:
-    return _literal(found[1])
+    return _literal(found[1] or found[0])
 
 
 def _literal(path: str) -> str:
@@ -198,12 +204,14 @@ def _hosts(text: str, syntax: Syntax) -> Hosts:
     inner = text.replace("[", "").replace("]", "")
     if "/" in text:
         return Hosts(network=_network(inner, syntax))
-    if _WILD & set(text):
+    if text != inner:
+        syntax.address(inner)
+    elif _WILD & set(text):
         if _NUMERIC.fullmatch(text):
             # 10.1.* would also be for the name 10.1.evil.example
             raise syntax.error(f"{text!r}: write a network, such as 10.1.0.0/16")
         syntax.host(inner.replace("*", "x").replace("?", "x"))
-        return Hosts(glob=text.lower())
+        return Hosts(glob=text.lower().removesuffix("."))
     syntax.host(inner)
     address = address_of(inner)
     # networks know no scope: fe80::1%eth0 and fe80::1%eth1 are two hosts

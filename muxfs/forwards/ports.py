@@ -153,7 +153,7 @@ def why_not_open(forward: Forward, error: OSError) -> str:
 
 
 async def _bind_addresses(bind: str | None) -> list[tuple[int, str]]:
-    if bind is None or bind.lower() == LOCALHOST:
+    if bind is None or bind.lower().removesuffix(".") == LOCALHOST:
         return [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
     if bind == ANY_ADDRESS:
         return [(socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")]  # noqa: S104

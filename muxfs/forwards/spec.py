@@ -255,7 +255,7 @@ class Syntax:
             found = _PART.match(self.text, at)
             assert found is not None  # noqa: S101  # the pattern matches the empty string
             inside, plain = found.groups()
-            parts.append(self._plain(plain) if inside is None else self._address(inside))
+            parts.append(self._plain(plain) if inside is None else self.address(inside))
             at = found.end()
             if at == len(self.text):
                 break
@@ -269,7 +269,8 @@ class Syntax:
     def _plain(self, text: str) -> str | UnixPath:
         return self.path(re.sub(r"\\(.)", r"\1", text)) if "/" in text else text
 
-    def _address(self, text: str) -> str:
+    def address(self, text: str) -> str:
+        """Check what stands in brackets. Raises SpecError."""
         try:
             address = ipaddress.ip_address(text)
         except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import shlex
 
 import pytest
 
@@ -115,6 +116,20 @@ async def test_the_line_for_the_own_computer() -> None:
     assert hints.ssh_line("login1", ports[2:]) == ""
     for port in ports:
         await port.aclose()
+
+
+@pytest.mark.parametrize("spelling", ["job", "/scratch/my job/$x's", "/scratch/a*b"])
+async def test_the_line_that_goes_through_two_shells(spelling: str) -> None:
+    (forward,) = parse_forwards("0:/run/a b.sock")
+    port = await open_port(forward)
+    (line,) = hints.local_lines("login1", spelling, [port])
+    here = shlex.split(line)
+    assert here[: here.index("--")] == ["muxfs", "local", str(port.port)]
+    ssh, host, *command = here[here.index("--") + 1 :]
+    assert (ssh, host) == ("ssh", "login1")
+    there = ["muxfs", "stdio", spelling, "/run/a b.sock"]
+    assert shlex.split(" ".join(command)) == there
+    await port.aclose()
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,16 @@ def allowing(*texts: str) -> Policy:
         ("*.example.org:443", "a.b.Example.org:443", True),
         ("*.example.org:443", "example.org:443", False),
         ("*.example.org:443", "evil-example.org:443", False),
+        ("*.example.org.:443", "a.example.org:443", True),
         ("fe*:80", "[fe80::1]:80", False),
+        ("*a*:80", "0x0a000005:80", False),  # which resolvers take for an address
         ("node1?:22", "node17:22", True),
         ("node1?:22", "node177:22", False),
         ("10.0.0.0/8:80", "10.1.2.3:80", True),
         ("10.0.0.0/8:80", "11.1.2.3:80", False),
         ("10.0.0.0/8:80", "[::ffff:10.1.2.3]:80", True),
+        ("10.0.0.0/8:80", "10.5:80", True),
+        ("11.0.0.0/8:80", "10.5:80", False),
         ("10.0.0.0/8:80", "some.name:80", True),  # what it resolves to decides
         ("10.0.0.0/8:80", "some.name:81", False),
         ("[fd00::]/8:*", "[fd12::1]:5", True),
@@ -74,6 +78,9 @@ def allowing(*texts: str) -> Policy:
         (r"/run/\*", "/run/*", True),
         (r"/run/\*", "/run/a", False),
         (r"/run/a\\b", r"/run/a\\b", True),
+        ("/run/[ab]", "/run/a", False),
+        ("/run/[ab]", r"/run/\[ab\]", True),
+        (r"/run/\[!x]*", r"/run/\[!x\]y", True),
     ],
 )
 def test_patterns(pattern: str, asked: str, allowed: bool) -> None:
@@ -82,7 +89,7 @@ def test_patterns(pattern: str, asked: str, allowed: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["db:5432", "[fe80::1]:80", "/run/a*b[c]?", "/run/a,b\\c:", "127.0.0.1:1"]
+    "text", ["db:5432", "[fe80::1]:80", "/run/a*b[c]?", "/run/[[]", "/run/a,b\\c:", "127.0.0.1:1"]
 )
 def test_exactly_one_target(text: str) -> None:
     target = UnixPath(text) if text.startswith("/") else parse_any_target(text)
@@ -109,6 +116,9 @@ def test_exactly_one_target(text: str) -> None:
         ("10.0.0.1/8:1", "has host bits set"),
         ("a/8:1", "does not appear to be an IPv4 or IPv6 network"),
         ("/run/../x", "not an absolute path"),
+        ("[fe80::*]:80", "[fe80::*] is not an IPv6 address"),  # as a set: hosts of one letter
+        ("[a-z]:80", "[a-z] is not an IPv6 address"),
+        ("[10.0.0.5]:80", "[10.0.0.5] is not an IPv6 address"),
         ("a\x1b:1", "is not a host name"),
     ],
 )
