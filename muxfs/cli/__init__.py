@@ -53,9 +53,9 @@ Exit codes:
     0  ended as asked                  73  cannot create, or disk or quota full
     1  the demo or the doctor: no      74  input/output error
     2  wrong usage                     75  another one runs this side, or took it over
-   66  no such directory or file       76  the other side speaks another protocol
-   69  port in use, or not available   77  no permission, or the directory is unsafe
-  130, 143  ended by Ctrl-C or SIGTERM
+   65  not a mailbox, or not a key     76  the other side speaks another protocol
+   66  no such directory or file       77  no permission, or the directory is unsafe
+   69  port in use, or not available   130, 143  ended by Ctrl-C or SIGTERM
 """
 
 

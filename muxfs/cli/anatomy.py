@@ -76,6 +76,8 @@ def explain(path: str, *, batches: int, key: Key | None = None) -> int:
             raise Failure(f"{path} is not a file", NO_INPUT)
         blocks = blocks_for(key, os.path.dirname(os.path.abspath(path)))
         return _explain_open(descriptor, path, found.st_size, batches, blocks)
+    except BrokenPipeError:
+        raise  # of whoever reads what is printed
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
     finally:

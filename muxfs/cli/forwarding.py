@@ -26,8 +26,8 @@ from muxfs.forwards.spec import (
 )
 
 NOTHING_TO_DO: Final = (
-    "nothing to do: give a FORWARD such as 8888, one of -L, -R, -D, -U, --http-proxy, "
-    "what the other side may ask for, --allow or --allow-listen, or --persist "
+    "nothing to do: give a FORWARD such as 8888 after the TUNNEL, or one of -L, -R, -D, -U, "
+    "--http-proxy, what the other side may ask for, --allow or --allow-listen, or --persist "
     "(see muxfs listen --help)"
 )
 

@@ -388,18 +388,20 @@ def _facts(tunnel: Found) -> dict[str, object]:
 
 def _print(tunnel: Found) -> None:
     several = len(tunnel.sessions) > 1
-    for session in tunnel.sessions:
-        name = f"{tunnel.name} session {session.name}" if several else tunnel.name
-        print(f"{printable(name)}: {session.state}  ({printable(tunnel.place)})")
-        for side in session.sides:
-            for line in _describe(side):
-                print(f"  {line}")
-    if not tunnel.sessions:
-        print(f"{printable(tunnel.name)}: not used yet  ({printable(tunnel.place)})")
+    state = tunnel.sessions[0].state if tunnel.sessions else "not used yet"
+    if several:
+        state = f"{len(tunnel.sessions)} sessions"
+    print(f"{printable(tunnel.name)}: {state}  ({printable(tunnel.place)})")
     if tunnel.job is not None:
         print(f"  job     {tunnel.job.ending if tunnel.job.ended else tunnel.job.words}")
     if tunnel.ports:
         print(f"  ports   {', '.join(tunnel.ports)}")
+    for session in tunnel.sessions:
+        if several:
+            print(f"  session {session.name}: {session.state}")
+        for side in session.sides:
+            for line in _describe(side):
+                print(f"  {line}")
 
 
 def _describe(side: Side) -> Iterator[str]:

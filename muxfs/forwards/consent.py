@@ -96,7 +96,7 @@ class Policy:
                 return None
         elif self._may_lead_to(target):
             return None
-        return self._no(f"{target}: not allowed on this side", "--allow", str(exactly(target)))
+        return self._no(f"{target}: not allowed", "--allow", str(exactly(target)))
 
     def allows(self, target: Target, address: Address) -> bool:
         """Whether this address, to which the target's name resolved, may be dialled."""
@@ -108,12 +108,12 @@ class Policy:
     def no_address(self, target: Target, address: Address) -> Refusal:
         """Return what to tell if `allows` says no to all addresses of a name."""
         allowing = Target(str(address), target.port)
-        words = f"{target}: it resolves to {address}, which is not allowed on this side"
+        words = f"{target}: it resolves to {address}, which is not allowed"
         return self._no(words, "--allow", str(allowing))
 
     def listen_refusal(self, place: Place) -> Refusal | None:
         """Return None for a place where may be listened for the far side; else what to tell."""
-        option, words = "--allow-listen", "this side does not listen there for you"
+        option, words = "--allow-listen", "not allowed"
         if isinstance(place, UnixPath):
             if any(p.matches(place.path) for p in self._paths(self.allow_listen)):
                 return None

@@ -73,7 +73,10 @@ def create_key(path: str | os.PathLike[str], comment: str = "") -> Key:
         words = f"{name} exists, and is left as it is; choose another name or delete it first"
         raise UnusableKey(words, os.EX_CANTCREAT) from None
     except OSError as error:
-        raise UnusableKey(f"cannot create {name}: {error.strerror}", os.EX_CANTCREAT) from None
+        above = os.path.dirname(name) if isinstance(error, FileNotFoundError) else ""
+        hint = f" (mkdir -p {_quoted(above)})" if above else ""
+        words = f"cannot create {name}: {error.strerror}{hint}"
+        raise UnusableKey(words, os.EX_CANTCREAT) from None
     try:
         try:
             os.write(descriptor, line)

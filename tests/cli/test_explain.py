@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,19 @@ def mailbox(*batches: tuple[int, bytes], capacity: int = 256 << 10) -> bytearray
 def explain(path: Path, data: bytes, *options: str) -> int:
     path.write_bytes(data)
     return main(["explain", str(path), *options])
+
+
+def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
+    path = tmp_path / "dial.mbx"
+    path.write_bytes(mailbox())
+    words = [sys.executable, "-u", "-m", "muxfs", "explain", str(path)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_mailbox(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,7 +110,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["lisen"], "'lisen' is not a command: listen, dial,"),
         (["listen"], "name the TUNNEL, or give --job JOBID"),
-        (["listen", "t"], "nothing to do: give a FORWARD such as 8888, one of -L,"),
+        (["listen", "t"], "nothing to do: give a FORWARD such as 8888 after the TUNNEL,"),
         (["listen", "t", "-D", "x"], "-D 'x' is not a forward: 'x' is not a port number from 0"),
         (["listen", "t", "-R", "1:2:3:4:5"], "-R '1:2:3:4:5' is not a forward: IPv6 addresses"),
         (["listen", "t", "-U", "1:/x"], "-U '1:/x' is not a forward: Unix sockets carry no"),

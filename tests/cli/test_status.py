@@ -87,8 +87,9 @@ def test_the_life_of_a_tunnel(muxfs: Runner) -> None:
     assert session["dial"]["report"]["streams"] == 0
     text = muxfs.run("status").lines["stdout"]
     assert text[0].startswith(f"job: established  ({muxfs.home}/job on ")
-    assert f"pid {listen.process.pid}, user " in text[1]
-    assert "0 streams of 0, " in text[2]
+    assert text[1].startswith("  ports   127.0.0.1:")
+    assert f"pid {listen.process.pid}, user " in text[2]
+    assert "0 streams of 0, " in text[3]
     dial.end(signal.SIGKILL)
     (session,) = facts(muxfs, "job")[0]["sessions"]
     assert (session["state"], session["dial"]["condition"]) == ("silent", "dead")
@@ -250,6 +251,18 @@ def test_access_of_a_side(tmp_path: Path, capsys) -> None:
     assert "changed 2 times" in text
     assert "x" * 60 not in text
     assert session.listen.facts()["access"] == session.listen.last.access
+
+
+def test_several_sessions(tmp_path: Path, capsys) -> None:
+    """What is of the tunnel is not shown as that of its last session."""
+    sessions = [survey._session(str(tmp_path), number) for number in ("0", "1")]
+    survey._print(survey.Found("job", str(tmp_path), "here", sessions, ports=["127.0.0.1:8888"]))
+    assert capsys.readouterr().out.splitlines() == [
+        "job: 2 sessions  (here)",
+        "  ports   127.0.0.1:8888",
+        *("  session 0: ended", "  listen  absent: ", "  dial    absent: "),
+        *("  session 1: ended", "  listen  absent: ", "  dial    absent: "),
+    ]
 
 
 @given(st.binary(max_size=200), st.integers(0, HEAD_LENGTH - 1))

@@ -337,8 +337,7 @@ async def test_the_far_side_is_told_what_would_allow_its_listener(tunnel: Tunnel
     refused = await dial.event("remote-refused")
     assert refused["code"] == "PROHIBITED"
     assert refused["reason"] == (
-        "18001: this side does not listen there for you; "
-        "muxfs listen --allow-listen 18001 would allow it"
+        "18001: not allowed; muxfs listen --allow-listen 18001 would allow it"
     )
     assert (await listen.event("refused"))["reason"] == refused["reason"]
 

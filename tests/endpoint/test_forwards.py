@@ -306,8 +306,7 @@ async def test_a_refused_listener_is_told_and_not_asked_again() -> None:
         assert await log.wait(NotListening) == NotListening(
             "-R 18001:localhost:1",
             Code.PROHIBITED,
-            "18001: this side does not listen there for you; "
-            "muxfs listen --allow-listen 18001 would allow it",
+            "18001: not allowed; muxfs listen --allow-listen 18001 would allow it",
         )
         assert near.sessions.by_number[0].stats().opened == 1
 

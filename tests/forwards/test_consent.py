@@ -150,7 +150,7 @@ def test_a_refusal_names_what_would_allow_it(asked: str, option: str) -> None:
     refusal = Policy(LOCAL_PORTS).refusal(target)
     assert refusal == Refusal(
         Code.PROHIBITED,
-        f"{target}: not allowed on this side; muxfs dial {option} would allow it",
+        f"{target}: not allowed; muxfs dial {option} would allow it",
     )
     assert allowing(option.split(" ", 1)[1].strip("'")).refusal(target) is None
 
@@ -194,8 +194,7 @@ def test_a_refusal_to_listen_names_what_would_allow_it(asked: str, option: str) 
     refusal = Policy(allow_listen=FREE_LOOPBACK_PORTS, command="muxfs listen").listen_refusal(place)
     assert refusal == Refusal(
         Code.PROHIBITED,
-        f"{place}: this side does not listen there for you; "
-        f"muxfs listen --allow-listen {option} would allow it",
+        f"{place}: not allowed; muxfs listen --allow-listen {option} would allow it",
     )
     allowed = Policy(allow_listen=(parse_allow_listen(option.strip("'")),))
     assert allowed.listen_refusal(place) is None
@@ -299,7 +298,7 @@ async def test_of_a_name_only_allowed_addresses_are_dialled() -> None:
         refusal = await dial(target, allowing("10.0.0.0/8:*"), 5)
         assert refusal == Refusal(
             Code.PROHIBITED,
-            f"{target}: it resolves to 192.0.2.1, which is not allowed on this side; "
+            f"{target}: it resolves to 192.0.2.1, which is not allowed; "
             f"muxfs dial --allow 192.0.2.1:{target.port} would allow it",
         )
 

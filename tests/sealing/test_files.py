@@ -73,6 +73,7 @@ def test_nothing_is_overwritten(path: Path, tmp_path: Path) -> None:
 def test_a_directory_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(UnusableKey, match="No such file or directory") as caught:
         create_key(tmp_path / "none" / "key")
+    assert f"mkdir -p {tmp_path / 'none'}" in str(caught.value)
     assert caught.value.exit_code == os.EX_CANTCREAT
 
 
