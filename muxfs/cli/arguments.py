@@ -119,6 +119,17 @@ def add_session_options(parser: argparse.ArgumentParser) -> None:
     add("--label", default="", metavar="TEXT")
 
 
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """Add what commands take that measure in a directory, by themselves or two together."""
+    parser.add_argument("tunnel", metavar="TUNNEL")
+    parser.add_argument("--peer", action="store_true")
+    parser.add_argument("--wait", type=positive_duration, default=600.0, metavar="TIME")
+    parser.add_argument("--time", type=positive_duration, default=20.0, metavar="TIME")
+    parser.add_argument("--ring", type=size, metavar="SIZE")
+    parser.add_argument("--insecure-dir", action="store_true")
+    parser.add_argument("--json", action="store_true")
+
+
 def session_arguments(args: argparse.Namespace) -> list[str]:
     """Return the words for a command line with the same session options."""
     parser = argparse.ArgumentParser()

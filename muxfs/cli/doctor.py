@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from muxfs.cli.arguments import positive_duration, size
+from muxfs.cli.arguments import add_measuring_options
 
 HELP = """\
 usage: muxfs doctor [options] TUNNEL
@@ -41,13 +41,7 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add arguments and options."""
-    parser.add_argument("tunnel", metavar="TUNNEL")
-    parser.add_argument("--peer", action="store_true")
-    parser.add_argument("--wait", type=positive_duration, default=600.0, metavar="TIME")
-    parser.add_argument("--time", type=positive_duration, default=20.0, metavar="TIME")
-    parser.add_argument("--ring", type=size, metavar="SIZE")
-    parser.add_argument("--insecure-dir", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    add_measuring_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from muxfs.sealing.files import create_key
-
-from .conftest import Runner
+from tests.commands import Runner
 
 QUICK = ("--time", "500ms", "--ring", "1M")
 UNAVAILABLE = 69

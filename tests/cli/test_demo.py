@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from muxfs.cli import demonstration
-
-from .conftest import Runner
+from tests.commands import Runner
 
 
 def test_demo(muxfs: Runner, tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import pytest
 from muxfs.cli.diagnosis import finding_lines, report_lines
 from muxfs.cli.layout import Paper, columns
 from muxfs.doctor.findings import Finding, Verdict
-
-from .conftest import Command, Runner
+from tests.commands import Command, Runner
 
 QUICK = ("--peer", "--time", "1s", "--ring", "1M")
 UNAVAILABLE = 69

@@ -19,9 +19,8 @@ from muxfs.cli import ends
 from muxfs.cli.failures import Failure
 from muxfs.core import wire
 from muxfs.forwards.spec import Forward, Port, Target
+from tests.commands import Command, Runner
 from tests.ports import unused_port
-
-from .conftest import Command, Runner
 
 
 def assert_reset(listen: Command) -> str:

@@ -28,8 +28,7 @@ from muxfs.core.wire import (
     Role,
     Status,
 )
-
-from .conftest import Runner
+from tests.commands import Runner
 
 OWN, PEER = Incarnation(3, b"o" * 16), Incarnation(5, b"p" * 16)
 EPOCH = wire.epoch_of(OWN, PEER)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import Runner
+from tests.commands import Runner
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 

@@ -27,8 +27,7 @@ from muxfs.core.wire import (
     encode_status,
     status_offset,
 )
-
-from .conftest import Runner
+from tests.commands import Runner
 
 ELSEWHERE = "another-boot/pid:[1]/4242/99"
 LISTEN, DIAL = Incarnation(3, b"L" * 16), Incarnation(5, b"D" * 16)

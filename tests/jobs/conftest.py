@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Runner
+from tests.commands import Runner, running
 
 from .fake import Slurm
 
@@ -33,10 +33,5 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Slurm:
 
 @pytest.fixture
 def muxfs(tmp_path: Path) -> Iterator[Runner]:
-    """Give a runner; what still runs at the end of the test is killed."""
-    runner = Runner(tmp_path / "home")
-    yield runner
-    for command in runner.commands:
-        if command.process.poll() is None:
-            command.process.kill()
-        command.wait()
+    """Give a runner with an own home."""
+    yield from running(tmp_path / "home")

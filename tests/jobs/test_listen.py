@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import PATIENCE, Command, Runner
+from tests.commands import PATIENCE, Command, Runner
 
 from . import fake
 from .fake import Slurm

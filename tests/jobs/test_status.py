@@ -7,7 +7,7 @@ import os
 import signal
 import time
 
-from tests.cli.conftest import PATIENCE, Runner
+from tests.commands import PATIENCE, Runner
 
 from . import fake
 from .fake import Slurm
