@@ -1,7 +1,8 @@
 """The UDP clients of one listening socket: an association for each client and target.
 
 Their number is bounded: a new one takes the place of the one that was idle for longest,
-since a resolver uses each client port only once.
+since a resolver uses each client port only once. Clients of whom it is not known that they are
+let in have places of their own: any user of the host can send from thousands of ports.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ MAX_WAITING: Final = BURST
 """Datagrams of a client that wait until it is known whose they are."""
 
 Address: TypeAlias = tuple[str, int]
+_Key: TypeAlias = tuple[Address, str]
+"""A client, and the text of its streams' OPEN."""
+_Table: TypeAlias = "OrderedDict[_Key, _Client]"
 
 
 class _Client:
@@ -59,8 +63,8 @@ class _Client:
 class Associations:
     """All associations of one listening socket.
 
-    Rule: whose a client's port is, is asked again for what it sends later: once it is
-    closed, any user may bind it.
+    Rule: whose a client's port is, is asked again for what it sends later, and for what it
+    is sent: once it is closed, any user may bind it.
     """
 
     nursery: trio.Nursery
@@ -68,7 +72,9 @@ class Associations:
     sock: socket.socket
     admission: Admission
     limit: int = MAX_ASSOCIATIONS
-    _table: OrderedDict[tuple[Address, str], _Client] = attrs.field(factory=OrderedDict, init=False)
+    """Of those that are let in, and of the others."""
+    _admitted: _Table = attrs.field(factory=OrderedDict, init=False)
+    _others: _Table = attrs.field(factory=OrderedDict, init=False)
 
     def send(
         self, address: Address, target: str, deliver: Callable[[bytes], None], datagram: bytes
@@ -78,33 +84,46 @@ class Associations:
         target: the text of its OPEN. deliver: passes answers on to the client; never waits.
         """
         key = address, target
-        client = self._table.get(key)
+        client = self._admitted.get(key) or self._others.get(key)
         if client is None:
-            client = self._table[key] = _Client(deliver)
-            if len(self._table) > self.limit:
-                _, idlest = self._table.popitem(last=False)
-                idlest.association.scope.cancel()
-            self.nursery.start_soon(self._run, address, target, client)
-        self._table.move_to_end(key)
+            client = _Client(deliver)
+            self._put(self._others, key, client)
+            self.nursery.start_soon(self._run, key, client)
+        table = self._admitted if key in self._admitted else self._others
+        table.move_to_end(key)
         client.put(datagram)
 
-    async def _run(self, address: Address, target: str, client: _Client) -> None:
+    def _put(self, table: _Table, key: _Key, client: _Client) -> None:
+        self._remove(key, client)
+        table[key] = client
+        if len(table) > self.limit:
+            _, idlest = table.popitem(last=False)
+            idlest.association.scope.cancel()
+
+    def _remove(self, key: _Key, client: _Client) -> None:
+        for table in (self._admitted, self._others):
+            if table.get(key) is client:  # another one may have its place
+                del table[key]
+
+    async def _run(self, key: _Key, client: _Client) -> None:
         with client.association.scope:
-            refused = await self._carry(address, target, client)
+            refused = await self._carry(key, client)
             if refused is not None:
                 self.carrier.report(refused)
+                self._put(self._others, key, client)
                 # dropped meanwhile, instead of asking for each datagram
                 await trio.sleep(REFUSED_TIME)
-        if self._table.get((address, target)) is client:
-            del self._table[address, target]
+        self._remove(key, client)
 
-    async def _carry(self, address: Address, target: str, client: _Client) -> Refused | None:
+    async def _carry(self, key: _Key, client: _Client) -> Refused | None:
+        address, target = key
         originator, report = address_text(address), self.carrier.report
         association = client.association
         datagrams = await client.take()
         why = await self.admission.refusal_of_datagrams(self.sock, address)
         if why:
             return Refused(originator, target, Code.PROHIBITED, why)
+        self._put(self._admitted, key, client)
         try:
             stream = self.carrier.session.start_stream(target, originator)
         except trio.BrokenResourceError:
@@ -121,10 +140,13 @@ class Associations:
                 why = await self.admission.refusal_of_datagrams(self.sock, address)
             nursery.cancel_scope.cancel()
 
+        async def still_there() -> bool:
+            return not await self.admission.refusal_of_datagrams(self.sock, address)
+
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
-                ending = await association.carry(stream)
+                ending = await association.carry(stream, still_there)
                 nursery.cancel_scope.cancel()
         finally:
             refused = ending is not None and ending.code in REFUSALS

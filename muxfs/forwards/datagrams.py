@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
 import trio
@@ -75,16 +75,24 @@ class Association:
             if self._stream is not None and self._stream.send_now(pack(datagram)):
                 self.sent += len(datagram)
 
-    async def carry(self, stream: MuxStream) -> StreamEnded | None:
-        """Carry until the stream ends, and close it; return what broke it off, if anything."""
+    async def carry(
+        self, stream: MuxStream, may_deliver: Callable[[], Awaitable[bool]] | None = None
+    ) -> StreamEnded | None:
+        """Carry until the stream ends, and close it; return what broke it off, if anything.
+
+        may_deliver: asked before each burst that comes out of the stream; no ends it.
+        """
         self._stream = stream
         unpacker = Unpacker()
         try:
             while data := await stream.receive_buffer(RECEIVE_SIZE):
                 self.touch()
                 for number, datagram in enumerate(unpacker.receive(data)):
-                    if number % BURST == BURST - 1:
-                        await trio.lowlevel.checkpoint()
+                    if number % BURST == 0:
+                        if number:
+                            await trio.lowlevel.checkpoint()
+                        if may_deliver is not None and not await may_deliver():
+                            return None
                     self._deliver(datagram)
                     self.received += len(datagram)
         except trio.BrokenResourceError as error:

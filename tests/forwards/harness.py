@@ -58,7 +58,11 @@ class Log:
             for event in self.events:
                 if isinstance(event, kind):
                     return event
-            await self._news.wait()
+            await self.news()
+
+    async def news(self) -> None:
+        """Wait for the next event."""
+        await self._news.wait()
 
 
 @asynccontextmanager

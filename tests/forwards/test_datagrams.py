@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -282,6 +284,52 @@ async def test_a_port_that_another_user_has_now_is_refused(
             assert (refused.code, refused.reason) == (Code.PROHIBITED, "somebody else")
         ended = await far.wait(Ended)
         assert (ended.sent, ended.received) == (4, 4)
+
+
+async def test_what_comes_for_a_port_that_another_user_has_now_is_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who waits for a client's port to be free must not get its answers."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        await server.bind(("127.0.0.1", 0))
+        async with forwarding(server.getsockname()[1]) as (port, near, _):
+            where = "127.0.0.1", unused_port(socket.SOCK_DGRAM)
+            with client(port, where) as sock:
+                await sock.send(b"subscribe")
+                _, relay = await server.recvfrom(100)
+                await server.sendto(b"news", relay)
+                assert await sock.recv(100) == b"news"
+            monkeypatch.setattr(Admission, "judge", lambda _self, _uid: "somebody else")
+            with client(port, where) as other:
+                await server.sendto(b"secret", relay)
+                ended = await near.wait(Ended)
+                assert (ended.sent, ended.received, ended.clean) == (9, 4, True)
+                arrived, _, _ = select.select([other], [], [], 0)
+                assert not arrived
+        assert not [event for event in near.events if isinstance(event, Refused)]
+
+
+async def test_a_flood_of_other_users_takes_nobodys_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refusal(
+        _self: Admission, _sock: socket.socket, sender: tuple[str, int]
+    ) -> str | None:
+        return None if sender == mine else "somebody else"
+
+    monkeypatch.setattr(Admission, "refusal_of_datagrams", refusal)
+    async with echo_server() as server, forwarding(server) as (port, near, _):
+        with client(port) as sock, contextlib.ExitStack() as stack:
+            mine = sock.getsockname()
+            await sock.send(b"x")
+            assert await sock.recv(100) == b"x"
+            for number in range(1, MAX_ASSOCIATIONS + 4):
+                await stack.enter_context(client(port)).send(b"evil")
+                while len(near.events) <= number:
+                    await near.news()
+            await sock.send(b"y")
+            assert await sock.recv(100) == b"y"
+        assert not [event for event in near.events if isinstance(event, Ended)]
 
 
 async def test_a_flood_of_the_far_side_lets_other_tasks_run(
