@@ -63,9 +63,7 @@ def _time_all(probes: ProbeDirectory, chosen: Access, patience: Patience) -> Ite
     writes: dict[str, Timing] = {}
     for name in writes_beside(chosen.write.name):
         access = Access(DirectRead(), WRITES[name]())
-        writes[name] = _timed(
-            probes, access, lambda probe: probe.write(0, _PAGE_OF_ZEROS), patience
-        )
+        writes[name] = _timed(probes, access, _write_page, patience)
     yield judges.judge_writing(writes, chosen.write.name)
     reads: dict[str, Timing] = {}
     direct = False

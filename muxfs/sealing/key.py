@@ -96,7 +96,7 @@ def make_sealer(key: Key) -> Sealer:
         from muxfs.sealing.schedule import Schedule  # noqa: PLC0415  (an extra)
     except ImportError as error:
         raise UnusableKey(
-            f"a key needs the cryptography package ({error}): pip install 'muxfs[key]'",
+            f"a key needs another package ({error}); install it: pip install cryptography",
             os.EX_UNAVAILABLE,
         ) from None
     return Schedule(key)

@@ -19,7 +19,6 @@ from typing import Final
 
 from muxfs.slurm.jobs import tunnel_of
 
-TOKEN: Final = re.compile(r"[0-9a-f]{16}", re.ASCII)
 DEFAULT: Final = "%h/.muxfs"
 HOME_VARIABLE: Final = "MUXFS_HOME"
 
