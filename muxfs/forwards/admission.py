@@ -15,6 +15,7 @@ from muxfs.forwards import owner
 
 REMEDY = "--any-user lets everybody in who can connect"
 UNKNOWN = "nobody can tell which user connected: it has closed at once, or is on another host"
+AMBIGUOUS = "other users of this host are uid {}, too, in this user namespace"
 
 
 class ExposedAddressError(PermissionError):
@@ -52,10 +53,13 @@ class Admission:
 
     def judge(self, uid: int | None) -> str | None:
         """Judge a client by its uid."""
-        if self.any_user or uid == os.geteuid():
+        if self.any_user or credentials.is_own(uid):
             return None
-        who = UNKNOWN if uid is None else f"{_name(uid)} of this host is not its user"
-        return f"{who}; {REMEDY}"
+        if uid is None:
+            return f"{UNKNOWN}; {REMEDY}"
+        if uid == os.geteuid():
+            return f"{AMBIGUOUS.format(uid)}; {REMEDY}"
+        return f"{_name(uid)} of this host is not its user; {REMEDY}"
 
 
 def _name(uid: int) -> str:

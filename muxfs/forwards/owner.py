@@ -40,6 +40,7 @@ _OWNER_AT: Final = _PORTS_AT + 48 + 12  # behind the socket's id, a timer and tw
 _ALL_STATES: Final = 0xFFFFFFFF
 _LONGEST_ANSWER: Final = 4096
 
+_TCP_SYN_SENT: Final = 2
 _TCP_TIME_WAIT: Final = 6
 _TCP_CLOSE: Final = 7
 _CLOSED_SOCKETS_KEEP_UIDS: Final = (6, 17)
@@ -205,7 +206,13 @@ def _sock_diag_works(family: int, protocol: int) -> bool:
 
 
 def _judge(uid: int, inode: int, state: int) -> int | None:
-    """Tell root from nobody: a closed socket has no inode, and seems to be root's."""
+    """Tell root from nobody: a closed socket has no inode, and seems to be root's.
+
+    One that only tries to connect is not the client: another user's, whose addresses are free
+    again on its side, was accepted.
+    """
+    if state == _TCP_SYN_SENT:
+        return None
     if uid or inode or (state != _TCP_TIME_WAIT and _closed_sockets_keep_uids()):
         return uid
     return None

@@ -168,10 +168,12 @@ def test_the_kernels_table() -> None:
         f"   0: 0100007F:1F90 0100007F:C350 01 {rest}  1000  0 77 1 0",
         f"   1: 0100007F:C350 0100007F:1F90 01 {rest}  1001  0 78 1 0",
         f"   2: 0100007F:C351 0100007F:1F90 06 {rest}     0  0 0 1 0",
+        f"   3: 0100007F:C353 0100007F:1F90 02 {rest}  1003  0 79 1 0",
         "short",
     ]
     server = ("127.0.0.1", 8080)
-    expected: dict[int, set[int | None]] = {50000: {1001}, 50001: {None}, 50002: set()}
+    none: set[int | None] = {None}
+    expected = {50000: {1001}, 50001: none, 50002: set(), 50003: none}
     for port, uids in expected.items():
         flow = Flow(socket.AF_INET, socket.IPPROTO_TCP, ("127.0.0.1", port), server)
         assert find_owners(table, flow) == uids
