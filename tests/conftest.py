@@ -25,6 +25,23 @@ def runtime_directory() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _bytecode() -> Iterator[None]:
+    """Have the hundreds of commands that tests start not compile every module again.
+
+    Where Python is told to write no bytecode, that is half of a command's start.
+    """
+    if not os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="muxfs-tests-") as path:
+        os.chmod(path, 0o755)  # some commands run as another user
+        os.environ["PYTHONPYCACHEPREFIX"] = path
+        yield
+    del os.environ["PYTHONPYCACHEPREFIX"]
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _signals() -> None:
     """Have commands that tests start end by signals also under nohup or behind a shell's `&`."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
