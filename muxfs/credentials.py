@@ -30,10 +30,10 @@ def shows_others_as(uid: int) -> bool:
     user_namespaces(7): as of `unshare --user`, and of a container that runs as nobody.
     """
     try:
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
+        with open("/proc/sys/kernel/overflowuid", "rb") as file:
             if int(file.read()) != uid:
                 return False
-        with open("/proc/self/uid_map", encoding="ascii") as file:
+        with open("/proc/self/uid_map", "rb") as file:
             known = sum(int(line.split()[2]) for line in file)
     except OSError:  # a kernel without user namespaces
         return False

@@ -211,6 +211,10 @@ class Opener:
             descriptor = opener(path, flags | os.O_NONBLOCK)
         except BlockingIOError:
             descriptor = opener(path, flags)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                error.strerror = "a mailbox must not be a symbolic link; remove it"
+            raise
         try:
             os.set_blocking(descriptor, True)
             self._check(path, os.fstat(descriptor))
@@ -222,7 +226,7 @@ class Opener:
     def _check(self, path: str, state: os.stat_result) -> None:
         """Raise EPERM for what somebody else may have put there for us to open."""
         if not stat.S_ISREG(state.st_mode):
-            raise OSError(errno.EPERM, "a mailbox must be a regular file", path)
+            raise OSError(errno.EPERM, "a mailbox must be a regular file; remove it", path)
         if state.st_uid != os.geteuid() and not self.any_owner:
             words = f"a mailbox must be your own, but uid {state.st_uid} owns it"
             advice = owner_advice(self.directory)

@@ -84,7 +84,7 @@ async def test_a_strategy_that_no_file_could_be_opened_with_is_not_in_use(
     (tmp_path / "near").unlink()
     (tmp_path / "near").symlink_to("elsewhere")
     for change in (far.reader.adopt("direct"), near.writer.adopt("dsync")):
-        with pytest.raises(OSError, match="symbolic links"):
+        with pytest.raises(OSError, match="must not be a symbolic link; remove it"):
             await change
     assert (far.reader.strategy, near.writer.strategy) == ("held", "plain")
     assert (far.reader.others, near.writer.stronger) == (other_reads("held"), "dsync")
