@@ -4,9 +4,10 @@
     PLACE     [BIND:]PORT | /SOCKET
     TARGET    PORT | HOST:PORT | /SOCKET
 
-IPv6 addresses stand in brackets; what has a `/` in it is the path of a Unix socket, in
-which a backslash takes the meaning off `:`, `,` and itself; lists are separated by
-commas. `str()` of a value is its full form, which parses back to the same value.
+IPv6 addresses stand in brackets, and as with ssh all else may (`[%h]:%p`); what has a `/` in
+it is the path of a Unix socket, in which a backslash takes the meaning off `:`, `,` and itself;
+lists are separated by commas. `str()` of a value is its full form, which parses back to the
+same value.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def parse_targets(text: str, *, free: bool = False) -> tuple[AnyTarget, ...]:
 
 def parse_any_target(text: str) -> AnyTarget:
     """Parse one TARGET, also the path of a Unix socket. Raises SpecError."""
-    syntax = Syntax(text, "target", TARGET_FORM)
+    syntax = Syntax(text, "target", TARGET_FORM, lenient=True)
     return syntax.target(syntax.parts())
 
 
@@ -195,7 +196,7 @@ def bracketed(host: str) -> str:
 def _forward(text: str, kind: Kind | None) -> Forward:
     letter = _LETTER.match(text) if kind is None else None
     kind = Kind(f"-{letter[0]}") if letter else kind or Kind.LOCAL
-    syntax = Syntax(text, "forward", FORMS[kind])
+    syntax = Syntax(text, "forward", FORMS[kind], lenient=True)
     parts = attrs.evolve(syntax, text=text[1:]).parts() if letter else syntax.parts()
     match kind, parts:
         case ((Kind.DYNAMIC | Kind.HTTP), _):
@@ -241,6 +242,8 @@ class Syntax:
     text: str
     what: str
     form: str
+    lenient: bool = False
+    """Whether brackets may hold all that could stand without them."""
 
     def error(self, why: str = "") -> SpecError:
         """Make the exception to raise."""
@@ -255,7 +258,7 @@ class Syntax:
             found = _PART.match(self.text, at)
             assert found is not None  # noqa: S101  # the pattern matches the empty string
             inside, plain = found.groups()
-            parts.append(self._plain(plain) if inside is None else self.address(inside))
+            parts.append(self._plain(plain) if inside is None else self._bracketed(inside))
             at = found.end()
             if at == len(self.text):
                 break
@@ -268,6 +271,11 @@ class Syntax:
 
     def _plain(self, text: str) -> str | UnixPath:
         return self.path(re.sub(r"\\(.)", r"\1", text)) if "/" in text else text
+
+    def _bracketed(self, text: str) -> str | UnixPath:
+        if self.lenient and "/" in text:
+            return self.path(text)
+        return self.host(text) if self.lenient and ":" not in text else self.address(text)
 
     def address(self, text: str) -> str:
         """Check what stands in brackets. Raises SpecError."""

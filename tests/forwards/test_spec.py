@@ -37,6 +37,8 @@ from muxfs.forwards.spec import (
         ("[::1]:1:[fe80::1]:2", Forward(Port(1, "::1"), Target("fe80::1", 2))),
         ("1:[fe80::1%eth0]:2", Forward(Port(1), Target("fe80::1%eth0", 2))),
         ("1:bücher.example:2", Forward(Port(1), Target("bücher.example", 2))),
+        ("[127.0.0.1]:1:[db]:2", Forward(Port(1, "127.0.0.1"), Target("db", 2))),  # as ssh -J
+        ("8080:[/run/a:b]", Forward(Port(8080), UnixPath("/run/a:b"))),
         ("8080:/run/app", Forward(Port(8080), UnixPath("/run/app"))),
         ("*:8080:/run/app", Forward(Port(8080, "*"), UnixPath("/run/app"))),
         ("/run/a:/run/b", Forward(UnixPath("/run/a"), UnixPath("/run/b"))),
@@ -140,9 +142,11 @@ def test_lists() -> None:
         ("1:a\udc80:2", "is not a host name"),
         ("1:::1:2", "IPv6 addresses need brackets"),
         ("1:[::1:2", "a bracket stands where none can"),
-        ("1:[x]:2", "[x] is not an IPv6 address"),
-        ("1:[127.0.0.1]:2", "is not an IPv6 address"),
-        ("1:[\x1b]:2", "[\\x1b] is not an IPv6 address"),
+        ("1:[a b]:2", "'a b' is not a host name"),
+        ("1:[]:2", "the host is missing"),
+        ("1:[a:b]:2", "[a:b] is not an IPv6 address"),
+        ("1:[\x1b:]:2", "[\\x1b:] is not an IPv6 address"),
+        ("1:[\x1b]:2", "'\\x1b' is not a host name"),
         ("[::1]8:1:a:2", "a bracket stands where none can"),
         ("a:b:c:d:e", "IPv6 addresses need brackets"),
     ],
@@ -154,6 +158,14 @@ def test_wrong_forwards(text: str, said: str) -> None:
     assert said in words
     assert words.isprintable()
     assert "PORT:HOST:PORT" in words
+
+
+def test_targets_as_ssh_writes_them_for_a_proxy() -> None:
+    """`[%h]:%p` in a ProxyCommand; clients of proxies and far sides have one form only."""
+    for host in ("localhost", "127.0.0.1", "::1"):
+        assert parse_any_target(f"[{host}]:22") == Target(host, 22)
+    with pytest.raises(SpecError, match="is not an IPv6 address"):
+        parse_target("[localhost]:22")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1:2:3", "a:0", ":1", "[::1]", "::1:80"])
