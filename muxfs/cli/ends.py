@@ -9,9 +9,8 @@ import functools
 import os
 import resource
 import signal
-import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
 import attrs
@@ -19,112 +18,33 @@ import trio
 
 from muxfs.cli import forwarding, hints, jobs, readiness, settings, tunnel
 from muxfs.cli.child import SIGNALS, Child
+from muxfs.cli.end import End
 from muxfs.cli.failures import Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory
 from muxfs.cli.jobs import JobOver, Watch
-from muxfs.cli.journal import Journal, no_sign, unserved
-from muxfs.cli.output import NORMAL, Output, ProgressLine
 from muxfs.cli.signals import Stop
-from muxfs.cli.tunnel import Tunnel
-from muxfs.config import SessionConfig
+from muxfs.cli.telling import HINT_AFTER, Preparation, Teller, announce, remind, tell_instead
 from muxfs.control.place import Unsafe
 from muxfs.core.wire import RING_OFFSET, Code
 from muxfs.endpoint.control import Control
 from muxfs.endpoint.endpoint import (
-    DEFAULT_SESSIONS,
-    ActiveForward,
     Endpoint,
-    EndpointConfig,
     open_endpoint,
 )
-from muxfs.endpoint.events import Event, SessionChange
-from muxfs.endpoint.slots import DirectorySlots
 from muxfs.errors import MuxfsError, SessionError
-from muxfs.forwards.admission import OWN_USER, Admission
-from muxfs.forwards.consent import Policy
-from muxfs.forwards.remote import RemoteListener
-from muxfs.forwards.sessions import Sessions
+from muxfs.forwards.admission import Admission
 from muxfs.forwards.spec import AnyTarget, Forward, Port
-from muxfs.info import Lost, PeerInfo, Silent
-from muxfs.slurm.jobs import JobId, job_of, tunnel_of
+from muxfs.slurm.jobs import tunnel_of
 from muxfs.storage.filesystem import find_filesystem
 from muxfs.units import amount, span
 
-HINT_AFTER: Final = 60.0
-"""Seconds without a sign of the other side until it is told what this side sees."""
 TAKEOVER_PATIENCE: Final = 30.0
 """Seconds that the process that was taken over may take to notice it, and leave its ports."""
 TAKEOVER_LOOK: Final = 0.25
-NAME_TIMEOUT: Final = 2.0
-"""Seconds that finding this host's full name may take."""
 LOOK_NOTICE: Final = 2.0
 """Seconds of opening a session until it is told what takes so long."""
 
 T = TypeVar("T")
-
-
-@attrs.frozen
-class End:
-    """One end of a tunnel, as it was asked for."""
-
-    role: Literal["listen", "dial"]
-    tunnel: Tunnel
-    session: SessionConfig
-    connect_timeout: float
-    output: Output
-    forwards: tuple[Forward, ...] = ()
-    policy: Policy = attrs.field(factory=Policy)
-    admission: Admission = OWN_USER
-    insecure: bool = False
-    persist: float = 0.0
-    """Seconds without connections after which it ends; 0: it does not."""
-    most_sessions: int = DEFAULT_SESSIONS
-    job: JobId | None = None
-    """The job that it waits for, and ends with."""
-    child: Child | None = None
-    """The command that it lives as long as."""
-    tunnel_said: bool = True
-    """Whether `tunnel` is what the user wants; else it is the job's own, as far as is known."""
-    journal: Journal = attrs.field()
-
-    @journal.default
-    def _journal(self) -> Journal:
-        return Journal(self.output)
-
-    @property
-    def of_job(self) -> bool:
-        """Whether the tunnel is a job's own, which others find by the job's number."""
-        name = os.path.basename(self.tunnel.path)
-        return job_of(name) is not None and self.tunnel.path == tunnel.resolve(name).path
-
-    def config(self) -> EndpointConfig:
-        """Return what the endpoint needs of it."""
-        return EndpointConfig(
-            role=self.role,
-            slots=DirectorySlots(
-                self.tunnel.sessions, self.role, self._make_directory, self.session
-            ),
-            session=self.session,
-            most_sessions=self.most_sessions,
-            connect_timeout=self.connect_timeout,
-            policy=self.policy,
-            admission=self.admission,
-            descriptors=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-        )
-
-    def _make_directory(self, path: str) -> None:
-        try:
-            tunnel.prepare_directory(path, insecure=self.insecure)
-        except Failure as failure:
-            raise UnusableDirectory(failure) from failure
-
-
-class UnusableDirectory(MuxfsError):
-    """A session's directory is missing, or not safe."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(str(failure))
-        self.exit_code = failure.exit_code
 
 
 def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
@@ -244,8 +164,8 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
     tasks.start_soon(_excuse_delay, end, stop)
     place, real_path = await _in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
-    progress = _Preparation(end.output)
-    teller = _Teller(end, place, watch)
+    progress = Preparation(end.output)
+    teller = Teller(end, place, watch)
     if end.role == "dial" and await jobs.replaces_older(end.config()):
         end.output.say("  replacing an earlier instance of this job")
         end = attrs.evolve(end, session=attrs.evolve(end.session, takeover=True))
@@ -259,8 +179,8 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
         progress.end()
         if end.session.takeover:  # only now does the other process leave its ports
             await _take_ports(endpoint, end)
-        await _announce(end, endpoint.forwards, place)
-        teller.begin()
+        await announce(end, endpoint.forwards, place)
+        teller.begin(endpoint.forwards)
         await _tend(end, endpoint, (place, real_path), watch, stop, tasks)
     if watch is not None:
         await watch.sweep_own()
@@ -398,126 +318,6 @@ async def _open_port(endpoint: Endpoint, forward: Forward, end: End) -> None:
             if end.job is not None and isinstance(place, Port) and place.number:
                 free = attrs.evolve(forward, place=attrs.evolve(place, number=0))
                 await _open_port(endpoint, free, end)
-                _tell_instead(end, endpoint.forwards, place.number, free)
+                tell_instead(end, endpoint.forwards, place.number, free)
                 return
         raise forwarding.explain(forward, error) from error
-
-
-def _tell_instead(end: End, active: Sequence[ActiveForward], number: int, forward: Forward) -> None:
-    """Tell which port was taken in place of another one, also where only errors are told."""
-    ports = [a.port for a in active if not isinstance(a, RemoteListener)]
-    free = next(port.port for port in reversed(ports) if port.forward == forward)
-    host, target = socket.gethostname(), forward.target or "the proxy"
-    words = f"port {number} of {host} is in use: port {free} leads to {target} instead"
-    end.output.complain(words)
-
-
-async def _announce(end: End, active: Sequence[ActiveForward], place: str) -> None:
-    journal = end.journal
-    ports = [a.port for a in active if not isinstance(a, RemoteListener)]
-    for port in ports:
-        journal.listening(port)
-    say = end.output.say
-    spelling = end.tunnel.spelling
-    host = await _full_name() if ports else ""
-    key = " --key-file FILE" if end.config().session.key is not None else ""
-    if end.role == "listen":
-        line = hints.dial_line(spelling, end.forwards)
-        where = "on the host of the service, run:" if end.job is None else "in the job, if not yet:"
-        say(f"  {where:<34} {line}{key}")
-    else:
-        what = ", ".join(map(str, end.policy.allow))
-        say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
-        job = job_of(spelling) if end.of_job else None
-        targets = end.policy.targets if end.child is not None else ()
-        line = hints.listen_line(spelling, end.policy.allow, end.forwards, targets, job)
-        say(f"  on the host of the clients, run:   {line}{key}")
-    if ports and (ssh := hints.ssh_line(host, ports)):
-        say(f"  on your own computer, run:         {ssh}")
-        if end.job is not None:
-            for line in hints.local_lines(host, spelling, ports):
-                say(f"  or, where ssh forwards nothing:    {line}")
-            say(f"  and open there:                    {', '.join(hints.urls(ports))}")
-    journal.waiting(end.role, end.tunnel.path, place)
-
-
-async def _full_name() -> str:
-    name = ""
-    with trio.move_on_after(NAME_TIMEOUT):
-        name = await _in_thread(socket.getfqdn)
-    return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
-
-
-class _Teller:
-    """Tells events; what happens before this end was announced is held until then."""
-
-    def __init__(self, end: End, place: str, watch: Watch | None) -> None:
-        self.sessions = Sessions()
-        self._watch = watch
-        self._end = end
-        self._place = place
-        self._held: list[Event] | None = []
-
-    def __call__(self, event: Event) -> None:
-        if self._held is not None:
-            self._held.append(event)
-            return
-        journal = self._end.journal
-        journal.happened(event)
-        change = event.change if isinstance(event, SessionChange) else None
-        if isinstance(change, Lost | Silent) and self._watch is not None:
-            self._watch.following.hurry()  # the job may have ended, or have been requeued
-        if isinstance(change, Lost) and not self.sessions.established:
-            journal.waiting(self._end.role, self._end.tunnel.path, self._place)
-
-    def begin(self) -> None:
-        """Tell what was held, and all that follows at once."""
-        held, self._held = self._held or [], None
-        for event in held:
-            self(event)
-
-
-async def _nobody() -> None:
-    pass
-
-
-async def remind(
-    sessions: Sessions,
-    tell: Callable[[str], None],
-    place: str,
-    after: float = HINT_AFTER,
-    elsewhere: Callable[[], Awaitable[PeerInfo | None]] = _nobody,
-) -> None:
-    """Each time that nobody comes for `after` seconds, tell once what this side sees.
-
-    elsewhere: finds one who is there, and looks at other sessions only.
-    """
-    while True:
-        with trio.move_on_after(after) as patience:
-            await sessions.wait_established()
-        if patience.cancelled_caught:
-            number, other = max(sessions.by_number, default=0), await elsewhere()
-            births = [session.engine.peer for session in sessions.by_number.values()]
-            peers = [PeerInfo.of(birth) for birth in births if birth is not None]
-            if other is not None and not peers:
-                tell(unserved(number, other))
-            else:
-                tell(no_sign(place, peers[0] if peers else None, after))
-            await sessions.wait_established()
-        await sessions.wait_lost()
-
-
-class _Preparation:
-    """Shows how the mailbox file is filled, where that is wanted."""
-
-    def __init__(self, output: Output) -> None:
-        quiet = output.json or output.level < NORMAL
-        self._line = None if quiet else ProgressLine(sys.stderr)
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._line is not None:
-            self._line(done, total)
-
-    def end(self) -> None:
-        if self._line is not None:
-            self._line.end()

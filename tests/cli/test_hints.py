@@ -9,10 +9,10 @@ import trio
 from trio.testing import MockClock
 
 from muxfs import PeerInfo, open_session
-from muxfs.cli.ends import HINT_AFTER, remind
 from muxfs.cli.hints import doctor_line
 from muxfs.cli.journal import Journal, no_sign
 from muxfs.cli.output import Output, ProgressLine
+from muxfs.cli.telling import HINT_AFTER, remind
 from muxfs.forwards.sessions import Sessions
 from muxfs.testing import MemoryFilesystem
 
