@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, TypeVar
-
-import trio
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 from muxfs.storage.access import Access
 from muxfs.storage.base import Extent, Operations
 from muxfs.storage.choices import Kind
+from muxfs.storage.crew import Crew
 from muxfs.storage.files import Opener, PeerFile
 from muxfs.storage.filesystem import Filesystem, default_access, find_filesystem
 
 THREADS: Final = 20
 """Worker threads of one storage at most, the abandoned ones included."""
 
-T = TypeVar("T")
-
 
 class Ground:
-    """Directory, filesystem, strategies in use, threads. Blocks, but for `hop`."""
+    """Directory, filesystem, strategies in use, threads. Blocks."""
 
     def __init__(self, directory: str, access: Access | None, any_owner: bool) -> None:
         self.directory = os.path.abspath(directory)
@@ -32,7 +28,7 @@ class Ground:
         self.filesystem: Filesystem | None = None
         self.access = access
         self._asked_for = access is not None
-        self.limiter = trio.CapacityLimiter(THREADS)
+        self.crew = Crew(THREADS)
 
     def resolve(self) -> Access:
         """Find out the filesystem, once; in a worker thread, since the server may be down."""
@@ -81,13 +77,3 @@ class Ground:
             return [self.read(file, *extent) for extent in extents]
         finally:
             file.close()
-
-    async def hop(self, job: Callable[[threading.Event], T]) -> T:
-        """Run a blocking job in a worker thread; its event is set when nobody waits for it."""
-        abandoned = threading.Event()
-        try:
-            return await trio.to_thread.run_sync(
-                job, abandoned, abandon_on_cancel=True, limiter=self.limiter
-            )
-        finally:
-            abandoned.set()

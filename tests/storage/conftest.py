@@ -102,7 +102,7 @@ async def wait_until(condition: Callable[[], object]) -> None:
 
 async def wait_threads_gone(storage: PosixStorage) -> None:
     """Wait until no thread of the storage runs, abandoned ones included."""
-    await wait_until(lambda: not storage._ground.limiter.borrowed_tokens)
+    await wait_until(lambda: not storage._ground.crew.limiter.borrowed_tokens)
 
 
 @contextlib.contextmanager

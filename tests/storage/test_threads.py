@@ -12,6 +12,7 @@ import trio.testing
 
 from muxfs.storage.access import Access, DirectRead, DsyncWrite, FdatasyncWrite, HeldRead
 from muxfs.storage.base import FileCondition, Marker
+from muxfs.storage.crew import Crew
 from muxfs.storage.files import PIECE, Handle
 from muxfs.storage.ground import THREADS
 from muxfs.storage.posix import PosixStorage
@@ -35,16 +36,13 @@ SIZE = 65536
 async def hops(monkeypatch) -> list[object]:
     """A list that grows with each hop to a worker thread."""
     taken: list[object] = []
-    run_sync = trio.to_thread.run_sync
+    run = Crew.run
 
-    async def spy(job, *arguments, **options):
-        assert isinstance(options["limiter"], trio.CapacityLimiter)
-        assert options["limiter"] is not trio.to_thread.current_default_thread_limiter()
-        assert options["abandon_on_cancel"] is True
+    async def spy(crew, job):
         taken.append(job)
-        return await run_sync(job, *arguments, **options)
+        return await run(crew, job)
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", spy)
+    monkeypatch.setattr(Crew, "run", spy)
     return taken
 
 
@@ -61,12 +59,12 @@ async def test_each_call_is_one_hop(tmp_path: Path, hops: list[object]) -> None:
         lambda: far.reader.read(0, 10),
         lambda: far.reader.watch(Marker(0, b"never"), 0.001, 0.02),
         far.reader.refresh,
-        near.writer.aclose,
-        far.reader.aclose,
     ):
         hops.clear()
         await call()
         assert len(hops) == 1
+    await near.aclose()
+    await far.aclose()
 
 
 async def test_memory_takes_no_hop(memory_path: Path, hops: list[object]) -> None:
@@ -111,7 +109,7 @@ async def test_hung_read_stops_nothing_else(tmp_path: Path) -> None:
             await other.aclose()
             nursery.cancel_scope.cancel()
 
-        assert stuck._ground.limiter.borrowed_tokens == 1  # its thread hangs still
+        assert stuck._ground.crew.limiter.borrowed_tokens == 1  # its thread hangs still
         await stuck.aclose()  # waits for nobody
         assert held_open(tmp_path) == ["near"]  # its descriptor must not become another file's
         gate.opened.set()
@@ -137,7 +135,7 @@ async def test_hung_threads_are_bounded(tmp_path: Path) -> None:
                 await trio.testing.wait_all_tasks_blocked()
                 scope.cancel()
         await stuck.aclose()
-        assert stuck._ground.limiter.borrowed_tokens == THREADS
+        assert stuck._ground.crew.limiter.borrowed_tokens == THREADS
         assert not gate.entered.is_set()
         gate.opened.set()
         await wait_threads_gone(stuck)
