@@ -8,8 +8,8 @@ the reader sees. They never raise: what fails is reported to the engine and trie
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 import trio
 
@@ -112,6 +112,7 @@ class Pump:
         self._writes: trio.Nursery | None = None
         self._eager_at = 0.0
         self._woken_for = 0.0
+        self._looked_at = 0.0
         self._notified = False
         self._napping: trio.CancelScope | None = None
         self._troubles: dict[str, int] = {}
@@ -179,14 +180,19 @@ class Pump:
             in_a_row += 1
             inline = self._write_now(write)
             if not inline:
-                nursery.start_soon(self._write, write)
+                self._begin_write(write, nursery)
             # a task switch costs as much as the copy: not one for each write
             if not inline or in_a_row % WRITES_IN_A_ROW == 0:
                 await trio.lowlevel.checkpoint()
 
-    async def _write(self, write: Write) -> None:
+    def _begin_write(self, write: Write, nursery: trio.Nursery) -> None:
+        """Write in a thread, which begins now and not when the task has its turn."""
+        begun = self.storage.writer.begin_write(write.offset, write.buffers)
+        nursery.start_soon(self._write, write, begun)
+
+    async def _write(self, write: Write, begun: Coroutine[Any, Any, None] | None) -> None:
         try:
-            await self.storage.writer.write(write.offset, write.buffers)
+            await (begun or self.storage.writer.write(write.offset, write.buffers))
         except OSError as error:
             self._write_failed(write, error)
         else:
@@ -203,7 +209,7 @@ class Pump:
         self._budget.spend()
         if not self._write_now(write):
             assert self._writes is not None  # noqa: S101  (the writer task waits inside of it)
-            self._writes.start_soon(self._write, write)
+            self._begin_write(write, self._writes)
         self._wake_reader()
         self._dispatch()
 
@@ -243,6 +249,9 @@ class Pump:
             backoff = READ_BACKOFF[0]
             if more:
                 await trio.sleep(self.storage.reader.least_pause)
+                if not self.storage.reader.immediate:
+                    # who got the news goes first: a read by a thread takes time from them
+                    await trio.lowlevel.checkpoint()
             else:
                 await self._pause()
 
@@ -312,7 +321,13 @@ class Pump:
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         # the rest of a batch is there already: nothing will announce it
         if wait.seconds and marker.within(read.offset, read.length):
-            return await reader.read_until(read.offset, read.length, marker, wait.nap, wait.seconds)
+            # what came last was read with the place of the next: that was a look already
+            rest = self._looked_at + wait.nap - trio.current_time() if engine.caught_up else 0.0
+            data = await reader.read_until(
+                read.offset, read.length, marker, wait.nap, wait.seconds, rest
+            )
+            self._looked_at = trio.current_time()
+            return data
         return await reader.read(read.offset, read.length)
 
     def _wait(self) -> Pause:

@@ -513,6 +513,11 @@ class Engine:
         ring = self._conversation.inbound
         return ring.file_offset(ring.position) + wire.MARKER_OFFSET, ring.marker
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether the last look showed that the next batch of the peer was not there yet."""
+        return self._conversation is not None and self._conversation.inbound.caught_up
+
     def receive_head(self, head: bytes, now: float) -> None:
         """Take the first `wire.HEAD_LENGTH` bytes of the peer's file as they were read."""
         waiting = self._conversation is not None and self._conversation.out.awaits_ack

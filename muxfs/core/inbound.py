@@ -118,6 +118,9 @@ class ReceiveRing:
     incomplete: bool = False
     """A batch was seen that is longer than what was read: worth reading again at once."""
 
+    caught_up: bool = False
+    """What was read last shows the place of the next batch, which is not there yet."""
+
     _wanted: int = PAGE
     _guess: int = PAGE
     _misses: int = 0
@@ -193,11 +196,13 @@ class ReceiveRing:
     def _take(self, view: memoryview, whole: bool) -> Iterator[Batch]:
         """Yield the batches in a view from the read position on."""
         self._wanted = PAGE
+        self.caught_up = False
         at = 0
         while at < len(view):
             header = self._header(view[at:])
             if header is None:
                 self._stop()
+                self.caught_up = len(view) - at >= wire.BATCH_HEADER
                 return
             length = header.length
             batch = view[at : at + length]

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import abc
 import enum
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeAlias
 
 import attrs
 
@@ -110,6 +110,17 @@ class MailboxWriter(abc.ABC):
         error is told once and the pages are gone).
         """
 
+    def begin_write(
+        self,
+        offset: int,  # noqa: ARG002
+        buffers: Sequence[Buffer],  # noqa: ARG002
+    ) -> Coroutine[Any, Any, None] | None:
+        """Begin at once what `write` does, in another thread; None where only `write` can.
+
+        What is returned is the rest of `write`, and must be awaited whatever happens.
+        """
+        return None
+
     def write_now(self, offset: int, buffers: Sequence[Buffer]) -> bool:  # noqa: ARG002
         """Do what `write` does if that is a mere copy into memory, which cannot block.
 
@@ -183,12 +194,12 @@ class MailboxReader(abc.ABC):
 
     @abc.abstractmethod
     async def read_until(
-        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float, rest: float = 0
     ) -> bytes:
         """Read as `read` does, and look every `nap` seconds until `marker` stands there.
 
-        It must be `within` what is read. Returns what was read last, after `timeout` seconds
-        at the latest. One thread hop for all.
+        It must be `within` what is read. The first look comes after `rest` seconds. Returns what
+        was read last, after `timeout` seconds at the latest. One thread hop for all.
         """
 
     def read_now(self, offset: int, length: int) -> bytes | None:  # noqa: ARG002

@@ -8,10 +8,11 @@ loop's queue: 25 system calls and 50 us a job, 0.6 ms in a virtual machine where
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import trio
@@ -44,18 +45,37 @@ class Crew:
             self.limiter.acquire_on_behalf_of_nowait(borrower)
         except trio.WouldBlock:
             await self.limiter.acquire_on_behalf_of(borrower)
+        result: T = await self._wait(self._start(job, borrower), borrower)
+        return result
+
+    def begin(self, job: Job[T]) -> Coroutine[Any, Any, T] | None:
+        """Begin a job at once; None where it would have to wait for a thread.
+
+        What is returned is the rest of `run`, and must be awaited whatever happens.
+        """
+        borrower = object()
+        try:
+            self.limiter.acquire_on_behalf_of_nowait(borrower)
+            return self._wait(self._start(job, borrower), borrower)
+        except (trio.WouldBlock, OSError):
+            return None
+
+    def _start(self, job: Job[T], borrower: object) -> _Worker:
         try:
             worker = self._idle.pop() if self._idle else _Worker()
-        except BaseException:  # no thread can be made
+        except BaseException:
             self.limiter.release_on_behalf_of(borrower)
             raise
+        worker.begin(job)
+        return worker
+
+    async def _wait(self, worker: _Worker, borrower: object) -> Any:
         token = trio.lowlevel.current_trio_token()
 
         def release() -> None:
             with contextlib.suppress(trio.RunFinishedError):
                 token.run_sync_soon(self.limiter.release_on_behalf_of, borrower)
 
-        worker.begin(job)
         try:
             await trio.lowlevel.wait_readable(worker.ended)
         except BaseException:
@@ -63,10 +83,9 @@ class Crew:
             raise
         self.limiter.release_on_behalf_of(borrower)
         try:
-            result: T = worker.outcome()
+            return worker.outcome()
         finally:
             self._take_back(worker)
-        return result
 
     def _take_back(self, worker: _Worker) -> None:
         if self._closed:
@@ -95,8 +114,12 @@ class _Worker:
 
     def __init__(self) -> None:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
-        self.ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        """Readable once the job has ended."""
+        try:
+            self.ended = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            """Readable once the job has ended."""
+        except OSError:
+            os.close(self._wake)
+            raise
         self._job: Job[Any] | None = None
         self._abandoned = threading.Event()
         self._released: Callable[[], None] | None = None
@@ -104,9 +127,9 @@ class _Worker:
         self._error: BaseException | None = None
         try:
             threading.Thread(target=self._work, name="muxfs storage", daemon=True).start()
-        except BaseException:
+        except RuntimeError as error:
             self._close()
-            raise
+            raise OSError(errno.EAGAIN, str(error)) from error  # no thread can be made
 
     def begin(self, job: Job[Any]) -> None:
         """Have the job done."""

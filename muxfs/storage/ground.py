@@ -13,6 +13,7 @@ from muxfs.storage.choices import Kind
 from muxfs.storage.crew import Crew
 from muxfs.storage.files import Opener, PeerFile
 from muxfs.storage.filesystem import Filesystem, default_access, find_filesystem
+from muxfs.storage.ranges import Ranges
 
 THREADS: Final = 20
 """Worker threads of one storage at most, the abandoned ones included."""
@@ -29,6 +30,8 @@ class Ground:
         self.access = access
         self._asked_for = access is not None
         self.crew = Crew(THREADS)
+        self.writing = Ranges()
+        """Of the own file, under way."""
 
     def resolve(self) -> Access:
         """Find out the filesystem, once; in a worker thread, since the server may be down."""

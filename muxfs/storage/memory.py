@@ -308,9 +308,11 @@ class MemoryReader(MailboxReader):
         return self._look(self.strategy, offset, length)
 
     async def read_until(  # noqa: D102
-        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float, rest: float = 0
     ) -> bytes:
         deadline = trio.current_time() + timeout
+        if rest > 0:
+            await trio.sleep(rest)
         while True:
             data = await self.read(offset, length)
             left = deadline - trio.current_time()

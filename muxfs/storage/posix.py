@@ -15,8 +15,8 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final
 
 import attrs
 import trio
@@ -34,17 +34,27 @@ from muxfs.storage.base import (
     Storage,
 )
 from muxfs.storage.choices import other_reads, stronger_write
+from muxfs.storage.crew import Job
 from muxfs.storage.files import GONE, Filler, OwnFile, PeerFile, same_file
 from muxfs.storage.filesystem import Filesystem, guess_filesystem
 from muxfs.storage.ground import Ground
 from muxfs.storage.notify import FileNotifier
-from muxfs.storage.ranges import WHOLE, Ranges
+from muxfs.storage.ranges import WHOLE
 
 CLOSE_GRACE: Final = 0.5
 """Seconds that `aclose` waits for a file to be closed before it leaves that to its thread."""
 
 CHEAP: Final = 2 * ALIGNMENT
 """Bytes that may be read again and again for nothing; of more only the first ones are looked at."""
+
+SHORT: Final = 0.005
+"""Seconds of rest that nobody needs to cut short."""
+
+SMALL: Final = 16 << 10
+"""Bytes of writes under way that looks wait for."""
+
+HOLD: Final = 0.005
+"""Seconds that they do so at the most."""
 
 INLINE_LIMIT: Final = 4 << 20
 """Longest copy on the event loop, in bytes: 0.3 ms."""
@@ -64,7 +74,7 @@ class PosixWriter(MailboxWriter):
         self._to_show = 0
         self._file: OwnFile | None = None
         self._closed = False
-        self._writing = Ranges()
+        self._writing = ground.writing
         self._swapping = threading.Lock()
 
     async def previous(self, length: int) -> bytes:  # noqa: D102
@@ -93,12 +103,20 @@ class PosixWriter(MailboxWriter):
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
 
+        await self._ground.crew.run(self._writing_job(offset, buffers))
+
+    def begin_write(  # noqa: D102
+        self, offset: int, buffers: Sequence[Buffer]
+    ) -> Coroutine[Any, Any, None] | None:
+        return self._ground.crew.begin(self._writing_job(offset, buffers))
+
+    def _writing_job(self, offset: int, buffers: Sequence[Buffer]) -> Job[None]:
         def job(abandoned: threading.Event) -> None:
             with self._writing.locked((offset, offset + _length(buffers))):
                 if not abandoned.is_set():
                     self._write(offset, buffers)
 
-        await self._ground.crew.run(job)
+        return job
 
     def write_now(self, offset: int, buffers: Sequence[Buffer]) -> bool:  # noqa: D102
         access, length = self._ground.access, _length(buffers)
@@ -254,15 +272,17 @@ class PosixReader(MailboxReader):
         return await self._ground.crew.run(lambda _abandoned: self._read(offset, length))
 
     async def read_until(  # noqa: D102
-        self, offset: int, length: int, marker: Marker, nap: float, timeout: float
+        self, offset: int, length: int, marker: Marker, nap: float, timeout: float, rest: float = 0
     ) -> bytes:
         def job(abandoned: threading.Event) -> bytes:
             deadline = time.monotonic() + timeout
+            if rest > 0 and not self._rest(rest, abandoned):
+                return b""
             data = self._read(offset, length)
             while not marker.stands_in(data, offset):
                 left = deadline - time.monotonic()
                 # a file that is missing is looked for at the caller's pace
-                if left <= 0 or abandoned.wait(min(nap, left) if data else left) or self._closed:
+                if left <= 0 or not self._rest(min(nap, left) if data else left, abandoned):
                     break
                 if length > CHEAP:
                     left = deadline - time.monotonic()
@@ -365,8 +385,21 @@ class PosixReader(MailboxReader):
                 return True
             left = deadline - time.monotonic()
             # A file that is missing is looked for by the caller, at its own pace.
-            if left <= 0 or abandoned.wait(min(nap, left)) or self._closed or not data:
+            if left <= 0 or not self._rest(min(nap, left), abandoned) or not data:
                 return False
+
+    def _rest(self, seconds: float, abandoned: threading.Event) -> bool:
+        """Wait until the next look; whether there is to be one.
+
+        While a small write of this side is under way its answer cannot be there, and a look
+        takes time from it: they share a connection, and the interpreter's lock.
+        """
+        if seconds <= SHORT:
+            time.sleep(seconds)  # a third cheaper than to wait for an event
+            self._ground.writing.wait_for_small(SMALL, HOLD)
+        else:
+            abandoned.wait(seconds)
+        return not (abandoned.is_set() or self._closed)
 
     def _look_up(self) -> PeerFile | None:
         """Open what the name now leads to and hold that; keep what is held if it leads nowhere.

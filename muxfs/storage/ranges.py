@@ -36,6 +36,12 @@ class Ranges:
             self._held.remove(held)
             self._released.notify_all()
 
+    def wait_for_small(self, most: int, timeout: float) -> None:
+        """Wait until what is locked, if that is `most` bytes or less, is unlocked."""
+        with self._released:
+            if 0 < sum(stop - start for start, stop in self._held) <= most:
+                self._released.wait(timeout)
+
     @contextmanager
     def locked(self, wanted: tuple[int, int]) -> Iterator[None]:
         """Lock (start, stop) for a `with` block, when all who have some of it have left."""

@@ -75,6 +75,24 @@ class Ring:
             found += [body for body in new if body]
 
 
+def test_what_was_read_with_the_place_of_the_next_batch_shows_whether_it_is_there() -> None:
+    ring = Ring()
+    assert not ring.inbound.caught_up
+    ring.read()
+    assert ring.inbound.caught_up
+    ring.write(100)
+    ring.read()
+    assert ring.inbound.caught_up
+    ring.write(PAGE - wire.BATCH_HEADER)  # the place of the next one was not read
+    ring.read()
+    assert not ring.inbound.caught_up
+    ring.read()
+    assert ring.inbound.caught_up
+    ring.write(300, torn=True)  # it is on its way
+    ring.read()
+    assert not ring.inbound.caught_up
+
+
 def test_nothing_is_there_yet() -> None:
     ring = Ring()
     assert ring.read() == []

@@ -283,6 +283,22 @@ async def test_a_read_that_waits_gives_up(pair) -> None:
         assert data.startswith(b"old")
 
 
+async def test_a_read_that_rests_first_looks_later(pair) -> None:
+    near, far = pair
+    await far.reader.read(0, 1)
+    before = far.operations.reads
+    marker = Marker(777, b"news")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(far.reader.read_until, 700, 4096, marker, 0.001, 1.0, 10 * PATIENCE)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+    assert far.operations.reads == before
+
+    await near.writer.write(777, [b"news"])
+    data = await far.reader.read_until(700, 4096, marker, 0.001, 1.0, rest=0.001)
+    assert data[77:81] == b"news"
+
+
 async def test_watch_gives_up(pair) -> None:
     _, far = pair
 

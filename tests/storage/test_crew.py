@@ -118,3 +118,45 @@ async def test_a_closed_crew_still_does_jobs(gone: Callable[[], bool]) -> None:
     crew.close()
     assert await crew.run(lambda _: 7) == 7
     await wait_until(gone)
+
+
+async def test_a_job_that_is_begun_runs_before_anybody_waits(gone: Callable[[], bool]) -> None:
+    crew, ran = Crew(1), threading.Event()
+    begun = crew.begin(lambda _: ran.set())
+    assert begun is not None
+    assert ran.wait(PATIENCE)
+    assert crew.begin(lambda _: None) is None  # there is but one thread
+    await begun
+    assert await crew.run(lambda _: 7) == 7
+    crew.close()
+    await wait_until(gone)
+
+
+async def test_a_job_that_is_begun_is_abandoned_with_its_waiter(gone: Callable[[], bool]) -> None:
+    crew, gate = Crew(1), Gate()
+    begun = crew.begin(lambda _: gate.enter())
+    assert begun is not None
+    with trio.fail_after(PATIENCE):
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await begun
+        assert crew.limiter.borrowed_tokens == 1
+        gate.opened.set()
+        await wait_until(lambda: not crew.limiter.borrowed_tokens)
+    crew.close()
+    await wait_until(gone)
+
+
+async def test_no_thread_to_be_had_is_an_os_error(monkeypatch) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    crew, before = Crew(1), descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="can't start new thread"):
+            await crew.run(lambda _: None)
+        assert crew.begin(lambda _: None) is None
+    assert descriptors() == before
+    assert await crew.run(lambda _: 7) == 7
+    crew.close()
