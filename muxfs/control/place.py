@@ -38,6 +38,9 @@ BACKLOG = 1024
 MODE = 0o600
 
 
+_ELSEWHERE = "set XDG_RUNTIME_DIR to a directory of your own on a disk of this host"
+
+
 class Unsafe(Exception):
     """A directory that is not private; `str()` is one sentence for people."""
 
@@ -66,11 +69,11 @@ def open_directory(path: str) -> int:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags)
     except NotADirectoryError as error:  # also said of a symbolic link
-        raise Unsafe(f"{path} is not a directory") from error
+        raise Unsafe(f"{path} is not a directory; {_ELSEWHERE}") from error
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid():
         os.close(descriptor)
-        raise Unsafe(f"{path} belongs to another user (uid {found.st_uid})")
+        raise Unsafe(f"{path} belongs to another user (uid {found.st_uid}); {_ELSEWHERE}")
     if stat.S_IMODE(found.st_mode) & 0o077:
         os.close(descriptor)
         raise Unsafe(f"others have access to {path}; mend it with: chmod 700 {path}")
@@ -90,7 +93,8 @@ def make_directory(suitable: Callable[[str], bool] = lambda _: True) -> str:
                     os.mkdir(path, 0o700)
                 with opened(path):
                     return path
-            wrong = Unsafe(f"{path} would be on a filesystem that other hosts may share")
+            words = f"{path} would be on a filesystem that other hosts may share"
+            wrong = Unsafe(f"{words}; {_ELSEWHERE}")
         except (Unsafe, OSError) as error:
             wrong = error
     raise wrong

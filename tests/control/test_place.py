@@ -108,7 +108,7 @@ def test_a_directory_of_another_user(runtime: Path) -> None:
     directory = runtime / "muxfs"
     directory.mkdir(mode=0o700)
     os.chown(directory, 12345, 12345)
-    with pytest.raises(Unsafe, match=r"belongs to another user \(uid 12345\)"):
+    with pytest.raises(Unsafe, match=r"user \(uid 12345\); set XDG_RUNTIME_DIR to"):
         place.open_directory(str(directory))
 
 
