@@ -185,8 +185,9 @@ async def _cancel(endpoint: Endpoint, _client: Client, request: Message) -> Mess
 def _is(active: ActiveForward, forward: Forward) -> bool:
     """Whether `forward` names that one: by its words, or by the port that it got."""
     names = [active.forward]
-    if not isinstance(active, RemoteListener) and isinstance(active.forward.place, Port):
-        got = attrs.evolve(active.forward.place, number=active.port.port)
+    port = active.bound.rpartition(":")[2]  # of a remote one: as the far side said
+    if isinstance(active.forward.place, Port) and port.isascii() and port.isdecimal():
+        got = attrs.evolve(active.forward.place, number=int(port[:5]))
         names.append(attrs.evolve(active.forward, place=got))
     return forward in names
 

@@ -23,7 +23,8 @@ from muxfs.endpoint.control import Control
 from muxfs.endpoint.endpoint import Endpoint
 from tests.endpoint.tunnel import MemoryTunnel
 
-from .test_endpoint import LOCAL, echo_server, end
+from .test_endpoint import echo_server, end
+from .test_forwards import LENDING
 
 TUNNEL = "/home/ann/.muxfs/job"
 
@@ -70,7 +71,7 @@ async def serving() -> AsyncIterator[Running]:
     tunnel = MemoryTunnel()
     async with (
         end(tunnel, "listen") as (listen, _),
-        end(tunnel, "dial", policy=LOCAL),
+        end(tunnel, "dial", policy=LENDING),
         trio.open_nursery() as nursery,
     ):
         served = Control(listen, TUNNEL)
@@ -150,6 +151,16 @@ async def test_forwards_come_and_go(running: Running) -> None:
     again = await running.ask(request="cancel", forwards=[one])
     assert again["code"] == "UNKNOWN"
     assert "is not forwarded here" in again["error"]
+
+
+async def test_a_remote_forward_is_cancelled_by_the_port_that_it_got(running: Running) -> None:
+    added = await running.ask(request="forward", forwards=["-R 0:localhost:1"])
+    (forward,) = added["forwards"]
+    _, _, port = forward["bound"].rpartition(":")
+    one = f"-R {port}:localhost:1"
+    cancelled = await running.ask(request="cancel", forwards=[one])
+    assert cancelled == {"ok": True, "forwards": [forward]}
+    assert running.endpoint.forwards == ()
 
 
 async def test_all_forwards_of_a_request_or_none(running: Running) -> None:
