@@ -123,6 +123,15 @@ def test_client_without_a_session(muxfs: Runner) -> None:
     assert listen.event("refused")["reason"] == "no session with the other side within 0.2 s"
 
 
+def test_a_port_that_leads_to_itself(muxfs: Runner) -> None:
+    """A connection would go round until all descriptors are used up."""
+    port = unused_port()
+    listen = muxfs.start("listen", "job", str(port), "0:1")
+    muxfs.start("dial", "job")
+    listen.says(f"both ends run on this host, so that port {port} leads to itself: start one of")
+    assert listen.stderr.count("leads to itself") == 1
+
+
 def test_verbose_tells_connections(muxfs: Runner) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         target = server.getsockname()[1]

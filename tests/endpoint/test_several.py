@@ -307,8 +307,8 @@ async def test_what_idle_sessions_cost(
             await start(nursery, tunnel, "listen")
         await trio.sleep(100)
         before = dial.slots.operations()
-        await trio.sleep(3600)
-        assert (dial.slots.operations() - before) / 3600 <= most
+        await trio.sleep(900)  # many times of all that is done now and then
+        assert (dial.slots.operations() - before) / 900 <= most
 
 
 async def test_a_bound_of_operations_is_of_all_sessions_together(autojump_clock: MockClock) -> None:
@@ -327,15 +327,15 @@ async def test_a_bound_of_operations_is_of_all_sessions_together(autojump_clock:
         for _ in range(3):
             nursery.start_soon(ask, await start(nursery, tunnel, "listen"))
         passing = await start(nursery, tunnel, "listen")
-        await trio.sleep(100)
+        await trio.sleep(60)
         assert dial.established() == [0, 1, 2, 3]
         before = dial.slots.operations()
-        await trio.sleep(20)
+        await trio.sleep(10)
         await passing.leave()
-        await trio.sleep(100)
+        await trio.sleep(50)
         assert dial.established() == [0, 1, 2]
         count = dial.slots.operations() - before
-        assert 0.8 * 120 * bound < count <= 121 * bound
+        assert 0.8 * 60 * bound < count <= 61 * bound
 
 
 async def test_a_listener_that_the_other_side_does_not_look_at_finds_out(
