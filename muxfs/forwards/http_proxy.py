@@ -69,7 +69,8 @@ class HttpGreeting:
             event = self._parser.next_event()
         except h11.RemoteProtocolError as error:
             status = error.error_status_hint if error.error_status_hint in _PHRASES else 400
-            raise Unserved(str(error), _answer(status, str(error))) from None
+            reason = str(error).partition(": bytearray(")[0]  # what the client said, as Python
+            raise Unserved(reason, _answer(status, reason)) from None
         if isinstance(event, h11.Request):
             self.request = HttpRequest(_target(event))
             self.rest = self._parser.trailing_data[0]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from muxfs.core.wire import Code
+from muxfs.core.wire import DEFAULT_MAX_STREAMS, Code
 from muxfs.endpoint.endpoint import RESERVED
 from muxfs.forwards import (
     answers,
@@ -98,6 +98,7 @@ def test_limits() -> None:
         assert [n for n in numbers if n not in found] == []
 
     says("connections of an end", RESERVED)
+    says("connections of a session from either side", DEFAULT_MAX_STREAMS)
     says("clients that wait for a session", carrier.MAX_HELD)
     says("targets dialled at once", incoming.MAX_DIALS)
     says("listeners for the other side", lending.MAX_LISTENERS)

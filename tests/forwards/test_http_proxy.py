@@ -72,6 +72,7 @@ def test_codes(code: Code, status: int) -> None:
         (b"CONNECT u@a:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "is not a host name"),
         (b"CONNECT a:1 HTTP/1.1\r\n\r\n", 400, "Missing mandatory Host"),
         (b"\x05\x01\x00\r\n\r\n", 400, "illegal request line"),
+        (b"CONNECT \xfc:1 HTTP/1.1\r\nHost: a\r\n\r\n", 400, "muxfs: illegal request line\n"),
         (b"CONNECT a:1 HTTP/1.1\r\nHost: " + b"x" * MAX_HEAD, 431, "too long"),
     ],
 )
