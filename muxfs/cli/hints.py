@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from muxfs.cli.tunnel import quoted
+from muxfs.endpoint.endpoint import DEFAULT_SESSIONS
 from muxfs.forwards.consent import FREE_LOOPBACK_PORTS, LOCAL_PORTS, Policy, pattern_for
 from muxfs.forwards.patterns import AnyPattern, PathPattern
 from muxfs.forwards.ports import OpenPort
@@ -62,6 +63,16 @@ def listen_line(
     if job is not None:
         return " ".join(["muxfs listen --job", str(job), *dict.fromkeys(words)])
     return _line("listen", spelling, words)
+
+
+def options_of_both(sessions: int, *, insecure: bool, sealed: bool) -> str:
+    """Return the options that the other side's line ends with, since they are for both."""
+    words = [
+        *([f"--sessions {sessions}"] if sessions != DEFAULT_SESSIONS else []),
+        *(["--insecure-dir"] if insecure else []),
+        *(["--key-file FILE"] if sealed else []),
+    ]
+    return "".join(f" {word}" for word in words)
 
 
 def doctor_line(spelling: str) -> str:

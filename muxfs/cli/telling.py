@@ -47,18 +47,19 @@ async def announce(end: End, active: Sequence[ActiveForward], place: str) -> Non
     say = end.output.say
     spelling = end.tunnel.spelling
     host = await _full_name() if ports else ""
-    key = " --key-file FILE" if end.config().session.key is not None else ""
+    sealed = end.config().session.key is not None
+    both = hints.options_of_both(end.most_sessions, insecure=end.insecure, sealed=sealed)
     if end.role == "listen":
         line = hints.dial_line(spelling, end.forwards)
         where = "on the host of the service, run:" if end.job is None else "in the job, if not yet:"
-        say(f"  {where:<34} {line}{key}")
+        say(f"  {where:<34} {line}{both}")
     else:
         what = ", ".join(map(str, end.policy.allow))
         say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
         job = job_of(spelling) if end.of_job else None
         targets = end.policy.targets if end.child is not None else ()
         line = hints.listen_line(spelling, end.policy.allow, end.forwards, targets, job)
-        say(f"  on the host of the clients, run:   {line}{key}")
+        say(f"  on the host of the clients, run:   {line}{both}")
     if ports and (ssh := hints.ssh_line(host, ports)):
         say(f"  on your own computer, run:         {ssh}")
         if end.job is not None:

@@ -118,8 +118,9 @@ def test_a_variable_that_is_empty_does_not_turn_the_key_off(muxfs: Runner, key: 
     assert muxfs.run("dial", "job", "--key-file", "").wait() == 2
 
 
-def test_the_lines_for_the_other_host_name_the_key(muxfs: Runner, key: str) -> None:
-    listen = muxfs.start("listen", "job", "0:1", "--key-file", key)
+def test_the_lines_for_the_other_host_name_what_both_need(muxfs: Runner, key: str) -> None:
+    both = ("--sessions", "2", "--insecure-dir", "--key-file")
+    listen = muxfs.start("listen", "job", "0:1", *both, key)
     listen.says("waiting for the other side")
     (line,) = [line for line in listen.lines["stderr"] if "muxfs dial" in line]
-    assert line.endswith("--key-file FILE")
+    assert line.endswith(f" 1 {' '.join(both)} FILE")
