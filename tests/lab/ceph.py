@@ -50,6 +50,7 @@ class CephLab(FuseLab):
     """CephFS through FUSE."""
 
     programs = (*FuseLab.programs, packages.CEPH)
+    daemons = ("ceph-mon", "ceph-mgr", "ceph-osd", "ceph-mds")
 
     async def _start_server(self) -> None:
         await self._sh("mkdir mon mgr osd mds run")

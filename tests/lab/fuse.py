@@ -1,7 +1,7 @@
 """What labs of FUSE filesystems have in common: all in the cell, each client in a mount namespace.
 
 Each client has a FUSE daemon of its own and so a cache of its own, in the daemon and in
-the kernel; only the processors are shared.
+the kernel, and processes of its own; only the processors are shared.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class FuseLab(Lab):
     """A server in the cell, and two clients beside it."""
 
     programs: ClassVar[tuple[Mapping[str, str], ...]] = (packages.CELL, packages.FUSE)
+    daemons: ClassVar[tuple[str, ...]]
+    """The processes that serve, by name; no client has one of these names."""
 
     def __init__(self, spec: Spec, directory: Path) -> None:
         super().__init__(spec, directory)
@@ -41,6 +43,7 @@ class FuseLab(Lab):
             for i, name in enumerate("ab")
         )
         self._clients = a, b
+        self._pids: dict[str, int] = {}
 
     @property
     def clients(self) -> tuple[Client, Client]:
@@ -71,7 +74,8 @@ class FuseLab(Lab):
         machine = client.machine
         assert machine.address is not None
         agent = (sys.executable, "-m", "tests.lab.agent", machine.address)
-        await self.daemon(self.server, machine.name, "unshare", "--mount", *agent)
+        own = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+        self._pids[machine.name] = await self.daemon(self.server, machine.name, *own, *agent)
         await machine.until_succeeds("true")
         await machine.run("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(MOUNTS))
         await machine.run("mkdir", str(HOME))
@@ -82,7 +86,29 @@ class FuseLab(Lab):
         await self.daemon(client.machine, name, *self._mount_command(client))
         await client.machine.until_succeeds("mountpoint", "-q", str(HOME))
 
-    async def daemon(self, machine: Machine, name: str, *argv: str) -> None:
-        """Start something that lives as long as the lab; its words go to a log of that name."""
+    async def daemon(self, machine: Machine, name: str, *argv: str) -> int:
+        """Start something that lives as long as the machine; its words go to a log of that name.
+
+        Return its pid there.
+        """
         log = str(self.cell.directory / f"{name}.log")
-        await machine.background(*argv, log=log, environment={})
+        return await machine.background(*argv, log=log, environment={})
+
+    async def stop_server(self) -> None:
+        """Have the server's processes stand still: what does not answer, but is not gone."""
+        await self._signal_server("STOP")
+
+    async def start_server(self) -> None:
+        await self._signal_server("CONT")
+
+    async def _signal_server(self, signal: str) -> None:
+        await self.server.run("pkill", f"-{signal}", "-x", "|".join(self.daemons))
+
+    async def crash(self, client: Client) -> None:
+        """Kill all its processes, the filesystem's daemon too."""
+        pid = str(self._pids[client.machine.name])
+        await self.server.run("kill", "-KILL", pid)
+        await client.machine.lose()
+
+    async def restart(self, client: Client) -> None:
+        await self._start_client(client)

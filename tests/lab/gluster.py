@@ -18,6 +18,7 @@ class GlusterLab(FuseLab):
     """GlusterFS with the default options."""
 
     programs = (*FuseLab.programs, packages.GLUSTER)
+    daemons = ("glusterd", "glusterfsd")
 
     async def _start_server(self) -> None:
         run = self.server.run

@@ -17,6 +17,7 @@ class MooseLab(FuseLab):
     """MooseFS with one copy of each chunk."""
 
     programs = (*FuseLab.programs, packages.MOOSE)
+    daemons = ("mfsmaster", "mfschunkserver")
 
     async def _start_server(self) -> None:
         master, chunks = DATA / "master", DATA / "chunks"

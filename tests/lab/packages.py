@@ -28,6 +28,7 @@ GUESTS = {
     "modprobe": "kmod",
 }
 FUSE = {
+    "pkill": "procps",
     "fusermount3": "fuse3",
     "mountpoint": "util-linux",
 }

@@ -14,8 +14,12 @@ from .guest import Guest
 from .lab import Client, Lab, Spec
 from .remote import USER, Machine
 
-HOME: Final = Path("/mnt/home")
-SHARE: Final = "lab"
+MOUNTS: Final = Path("/mnt")
+HOME: Final = "home"
+SMALL: Final = "small"
+SHARES: Final = (HOME, SMALL)
+ADDRESS: Final = f"{NETWORK}.1"
+"""Of Samba."""
 SETTINGS: Final = """\
 [global]
 security = user
@@ -32,8 +36,10 @@ ncalrpc dir = {state}/ncalrpc
 disable netbios = yes
 smb ports = 445
 load printers = no
+"""
+SETTINGS_OF_SHARE: Final = """\
 [{share}]
-path = {state}/share
+path = {path}
 writable = yes
 guest ok = yes
 guest only = yes
@@ -48,7 +54,7 @@ class SmbLab(Lab):
     def __init__(self, spec: Spec, directory: Path) -> None:
         super().__init__(spec, directory)
         self._guests = {name: Guest(name, 11 + i, self.cell) for i, name in enumerate("ab")}
-        a, b = (Client(guest.machine, HOME) for guest in self._guests.values())
+        a, b = (Client(guest.machine, MOUNTS / HOME) for guest in self._guests.values())
         self._clients = a, b
 
     @property
@@ -64,28 +70,41 @@ class SmbLab(Lab):
     def _state(self) -> Path:
         return self.cell.volatile / "samba"
 
+    @property
+    def _settings(self) -> Path:
+        return self.cell.directory / "smb.conf"
+
     async def _bring_up(self) -> None:
-        await self._start_samba()
+        run = self.cell.machine.run
+        await run("mkdir", "-p", *(str(self._state / share) for share in SHARES))
+        await run("mount", "-t", "tmpfs", "-o", "size=24M", "tmpfs", str(self._state / SMALL))
+        settings = SETTINGS.format(address=ADDRESS, state=self._state)
+        for share in SHARES:
+            settings += SETTINGS_OF_SHARE.format(share=share, path=self._state / share)
+        self._settings.write_text(settings)
+        await self.start_server()
         async with trio.open_nursery() as nursery:
             for guest in self._guests.values():
                 nursery.start_soon(self._boot, guest)
 
-    async def _start_samba(self) -> None:
+    async def start_server(self) -> None:
         machine = self.cell.machine
-        await machine.run("mkdir", "-p", str(self._state / "share"))
-        settings = self.cell.directory / "smb.conf"
-        address = f"{NETWORK}.1"
-        settings.write_text(SETTINGS.format(address=address, state=self._state, share=SHARE))
         smbd = (
             "smbd",
             "--foreground",
             "--no-process-group",
             "--debug-stdout",
-            f"--configfile={settings}",
+            f"--configfile={self._settings}",
         )
         await machine.background(*smbd, log=str(self.cell.directory / "smbd.log"), environment={})
-        probe = f"exec 3<>/dev/tcp/{address}/445"
+        probe = f"exec 3<>/dev/tcp/{ADDRESS}/445"
         await machine.until_succeeds("bash", "-c", probe)
+
+    async def stop_server(self) -> None:
+        await self.cell.machine.run("pkill", "-x", "smbd")
+        gone = ("pgrep", "-x", "smbd")
+        while not (await self.cell.machine.run(*gone, check=False)).status:  # noqa: ASYNC110
+            await trio.sleep(0.02)
 
     async def _boot(self, guest: Guest) -> None:
         await guest.prepare()
@@ -98,9 +117,16 @@ class SmbLab(Lab):
         modes = ("file_mode=0600", "dir_mode=0700")
         options = ",".join(["guest", "vers=3.1.1", *owner, *modes, *self.spec.options])
         await machine.run("modprobe", "cifs")
-        await machine.run("mkdir", "-p", str(HOME))
-        share = f"//{NETWORK}.1/{SHARE}"
-        await machine.run("mount", "-t", "cifs", "-o", options, share, str(HOME))
+        for share in SHARES:
+            place = str(MOUNTS / share)
+            await machine.run("mkdir", "-p", place)
+            await machine.run("mount", "-t", "cifs", "-o", options, f"//{ADDRESS}/{share}", place)
+
+    def place(self, kind: str) -> Path:
+        return MOUNTS / SMALL if kind == SMALL else super().place(kind)
+
+    def on_server(self, path: Path) -> Path:
+        return self._state / path.relative_to(MOUNTS)
 
     async def crash(self, client: Client) -> None:
         await self._guests[client.machine.name].kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from . import packages
@@ -14,17 +15,22 @@ PORT: Final = 2222
 ACCOUNT: Final = "muxfs"
 LOCAL: Final = "sshfs-local"
 SHARE: Final = DATA / "share"
+SMALL: Final = "small"
 
 
 class SshfsLab(FuseLab):
     """Both clients mount it; in the lab `sshfs-local` b is the server's own host."""
 
     programs = (*FuseLab.programs, packages.SSHFS)
+    daemons = ("sshd", "sshd-session")
 
     async def _start_server(self) -> None:
         run = self.server.run
         await run("mkdir", str(SHARE))
         await run("chown", f"{USER}:{USER}", str(SHARE))
+        small = SHARE / SMALL
+        await run("mkdir", str(small))
+        await run("mount", "-t", "tmpfs", "-o", "mode=1777,size=24M", "tmpfs", str(small))
         for key in ("host", "user"):
             await run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(DATA / key))
         await self._make_account()
@@ -58,9 +64,15 @@ class SshfsLab(FuseLab):
 
     async def _mount(self, client: Client) -> None:
         if self.spec.filesystem == LOCAL and client is self.clients[1]:
-            await client.machine.run("mount", "--bind", str(SHARE), str(HOME))
+            await client.machine.run("mount", "--rbind", str(SHARE), str(HOME))
         else:
             await super()._mount(client)
+
+    def place(self, kind: str) -> Path:
+        return HOME / SMALL if kind == SMALL else super().place(kind)
+
+    def on_server(self, path: Path) -> Path:
+        return SHARE / path.relative_to(HOME)
 
     def _mount_command(self, client: Client) -> Sequence[str]:
         options = (
