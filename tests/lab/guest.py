@@ -51,7 +51,7 @@ class Guest:
         """Make its network interface and disks."""
         run = self.cell.machine.run
         await run("ip", "tuntap", "add", self._tap, "mode", "tap")
-        await self.connect()
+        await run("ip", "link", "set", self._tap, "master", "br0", "up")
         for disk, size in self.disks:
             await run("truncate", "-s", size, str(self.cell.volatile / disk))
 
@@ -88,14 +88,6 @@ class Guest:
         gone = ("pgrep", "-s", pid)
         while not (await self.cell.machine.run(*gone, check=False)).status:  # noqa: ASYNC110
             await trio.sleep(0.02)
-
-    async def disconnect(self) -> None:
-        """Pull its network cable. (Taking the tap down would break the guest's driver.)"""
-        await self.cell.machine.run("ip", "link", "set", self._tap, "nomaster")
-
-    async def connect(self) -> None:
-        """Plug its network cable in."""
-        await self.cell.machine.run("ip", "link", "set", self._tap, "master", "br0", "up")
 
     async def _runs(self, pid: int) -> bool:
         return not (await self.cell.machine.run("kill", "-0", str(pid), check=False)).status

@@ -138,6 +138,14 @@ class Lab(abc.ABC):
         """Serve again after `stop_server`."""
         raise Unsupported(f"the lab of {self.spec} cannot start its server")
 
+    async def crash_server(self) -> None:
+        """End the server's machine at once."""
+        raise Unsupported(f"the lab of {self.spec} cannot crash its server")
+
+    async def restart_server(self) -> None:
+        """Start the server's machine again after `crash_server`, with the same disks."""
+        raise Unsupported(f"the lab of {self.spec} cannot restart its server")
+
     async def crash(self, client: Client) -> None:
         """End a client's machine at once, with all that runs on it."""
         raise Unsupported(f"the lab of {self.spec} cannot crash {client.machine.name}")

@@ -79,11 +79,9 @@ class NfsLab(Lab):
         await self.server.machine.run(str(HERE / "nfsd.sh"), "start")
 
     async def crash_server(self) -> None:
-        """End the server's machine at once."""
         await self.server.kill()
 
     async def restart_server(self) -> None:
-        """Start the server's machine again after `crash_server`, with the same disks."""
         await self.server.boot()
         await self.start_server()
 

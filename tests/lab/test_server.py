@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import trio
 from .ends import Ends, open_ends
 from .lab import Client, Lab
 
+Outage = Callable[[Lab], contextlib.AbstractAsyncContextManager[None]]
 DOWN = 20.0
 PATIENCE = 15.0
 """Seconds in which a command must end after Ctrl-C, though its mount hangs."""
@@ -32,12 +33,24 @@ async def stopped(lab: Lab) -> AsyncIterator[None]:
             await lab.start_server()
 
 
-async def test_server_restarts_in_the_middle_of_a_transfer(ends: Ends) -> None:
-    """Stopped for 20 s: the transfer completes, right to the byte."""
+@contextlib.asynccontextmanager
+async def crashed(lab: Lab) -> AsyncIterator[None]:
+    """Take the server's power away for a block."""
+    await lab.crash_server()
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            await lab.restart_server()
+
+
+@pytest.mark.parametrize("outage", [stopped, crashed])
+async def test_server_restarts_in_the_middle_of_a_transfer(ends: Ends, outage: Outage) -> None:
+    """Stopped for 20 s, or without power: the transfer completes, right to the byte."""
     port = await ends.up()
     transfer = await ends.begin("duplex", port, 2, 20)
     await transfer.warm()
-    async with stopped(ends.lab):
+    async with outage(ends.lab):
         assert transfer.process.returncode is None
     await transfer.report()
     assert transfer.process.returncode in (None, 0)
