@@ -32,7 +32,7 @@ from muxfs.storage.budget import Allowance, Budget
 
 LOOK: Final = 2.0
 """Seconds between looks for new listeners, soon after this end or a further listener came."""
-QUIET_LOOK: Final = 8.0
+QUIET_LOOK: Final = 10.0
 """The same later: by then looks are a good part of what an end asks of its server."""
 QUIET_AFTER: Final = 30.0
 """Seconds until it is later."""

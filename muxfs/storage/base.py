@@ -244,7 +244,8 @@ class MailboxReader(abc.ABC):
         """Look the name up again, and follow it where it now leads to another file.
 
         The session calls it while the peer is silent: a mailbox that was deleted
-        and made again is another file under the same name.
+        and made again is another file under the same name. Where none is held it asks the
+        server nothing: each read looks the name up.
         """
 
     @abc.abstractmethod

@@ -367,6 +367,9 @@ class MemoryReader(MailboxReader):
         await self.refresh()
 
     async def refresh(self) -> None:  # noqa: D102
+        if self._file is None:
+            await trio.lowlevel.checkpoint()
+            return
         self._operations.metadata += 1
         await self._fs.served()
         if not self._closed:

@@ -343,10 +343,13 @@ class PosixReader(MailboxReader):
     async def adopt(self, strategy: str) -> None:  # noqa: D102
         ground = self._ground
         with ground.changing(attrs.evolve(ground.resolve(), read=READS[strategy]())):
-            await self.refresh()
+            await self._hold_afresh()
 
     async def refresh(self) -> None:  # noqa: D102
-        await self._ground.crew.run(lambda _abandoned: self._look_up())
+        if self._file is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._hold_afresh()
 
     async def aclose(self) -> None:  # noqa: D102
         with self._swapping:
@@ -354,6 +357,9 @@ class PosixReader(MailboxReader):
             file, self._file = self._file, None
         self._stop_notifying()
         await _close_within_grace(file)
+
+    async def _hold_afresh(self) -> None:
+        await self._ground.crew.run(lambda _abandoned: self._look_up())
 
     def _stop_notifying(self) -> None:
         notifier, self._notifier = self._notifier, None

@@ -215,6 +215,17 @@ async def test_peer_file_that_appears_late(world: World) -> None:
     await far.aclose()
 
 
+async def test_a_name_that_leads_nowhere_is_looked_up_by_reads_alone(world: World) -> None:
+    storage = world.storage("far", "near")
+    await storage.reader.read(0, 10)
+    before = storage.operations.total
+
+    await storage.reader.refresh()
+
+    assert storage.operations.total == before
+    await storage.aclose()
+
+
 async def test_reader_in_a_missing_directory(world: World) -> None:
     world.remove_directory()
     near = world.storage("near", "far")

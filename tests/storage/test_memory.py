@@ -143,6 +143,7 @@ async def test_watch_does_not_raise(autojump_clock: MockClock) -> None:
 async def test_stopped_server_hangs_all_until_it_resumes(autojump_clock: MockClock) -> None:
     fs = MemoryFilesystem()
     near, far = await pair(fs)
+    await far.reader.read(0, 3)
     fs.stop()
     done = []
     async with trio.open_nursery() as nursery:

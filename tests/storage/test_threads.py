@@ -314,7 +314,7 @@ async def test_late_look_up_does_not_replace_a_newer_file(tmp_path: Path) -> Non
     far = PosixStorage(tmp_path, "far", "near", Access(GatedOpen(), FdatasyncWrite()))
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(far.reader.refresh)
+            nursery.start_soon(far.reader.read, 0, 3)
             await gate.wait_entered()
             nursery.cancel_scope.cancel()
         (tmp_path / "new").write_bytes(b"new")
