@@ -15,8 +15,10 @@ import attrs
 
 from muxfs.core.stream import Stream
 
-QUANTUM: Final = 16 << 10
-"""Bytes of one turn while several streams are active."""
+QUANTUM: Final = 128 << 10
+"""Bytes of one turn while several streams are active. Each turn is a frame, and each frame costs
+the far side a task switch, a copy and a write to a socket: with 16 KiB, 16 streams together
+had a third of what one had alone."""
 
 _IDLE: Final = 0
 _NEW: Final = 1

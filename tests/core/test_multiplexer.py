@@ -6,6 +6,7 @@ import pytest
 
 from muxfs.core import wire
 from muxfs.core.multiplexer import Filling, Multiplexer, OutOfStreams
+from muxfs.core.schedule import QUANTUM
 from muxfs.core.stream import Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import FRAME_HEADER, Code, Frame, FrameType, ProtocolViolation, Role
 
@@ -232,14 +233,14 @@ def test_control_frames_first_and_streams_share() -> None:
     dial, listen = pair(streams=3, credit=1 << 20)
     ends = [opened(dial, listen)[0] for _ in range(3)]
     for end in ends:
-        dial.send(end, bytes(100_000))
+        dial.send(end, bytes(2 * QUANTUM))
     dial.ping(b"12345678")
-    some = frames(dial, room=110_000)
+    some = frames(dial, room=3 * QUANTUM)
     assert kinds(some)[0] == "PING"
     sent = {end.stream_id: 0 for end in ends}
     for frame in some[1:]:
         sent[frame.stream_id] += len(frame.payload)
-    assert min(sent.values()) > 20_000
+    assert min(sent.values()) > QUANTUM // 2
 
 
 def test_the_budget_of_a_batch_is_for_data_only() -> None:
@@ -375,3 +376,16 @@ def test_a_flood_of_frames_that_want_answers() -> None:
     listen.ping(b"")
     with pytest.raises(ProtocolViolation, match="flood"):
         listen.receive(Frame(FrameType.PONG, 0), 64)
+
+
+def test_bulk_streams_go_out_in_few_large_frames_and_a_keystroke_before_them() -> None:
+    dial, listen = pair(credit=4 * PLENTY)
+    near = [opened(dial, listen)[0] for _ in range(5)]
+    *bulk, keys = near
+    for stream in bulk:
+        dial.send(stream, bytes(PLENTY))
+    assert len(carry(dial, listen)) <= 8 + 1
+    dial.send(keys, b"x")
+    first, *others = carry(dial, listen)
+    assert (first.stream_id, bytes(first.payload)) == (keys.stream_id, b"x")
+    assert len(others) <= 8 + 1
