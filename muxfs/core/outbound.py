@@ -92,7 +92,8 @@ class SendRing:
         """Give a batch its position; it must be written there."""
         sent = self.pacer.send(stride, now, alone=asks_for_ack and not self._heavy)
         batch = SentBatch(self.position, stride, buffers, sent, asks_for_ack)
-        if not self._kept:
+        # acks stand still only while one is asked for: what carries but an ack may wait for long
+        if asks_for_ack and not self._asking:
             self._progress_at = now
         self._kept.append(batch)
         self._asking += asks_for_ack

@@ -115,6 +115,18 @@ def test_acks_alone_are_not_waited_for_but_written_again_with_the_others() -> No
     assert rewrites(it) == [0, 64]
 
 
+def test_the_wait_for_an_ack_begins_when_one_is_asked_for() -> None:
+    """Not with what nobody was asked to acknowledge: a keystroke after a pause went out twice."""
+    it = ring()
+    place(it, now=0.0)
+    place(it, now=1.0, asks=False)
+    it.acknowledge(64, 1.0)
+    place(it, now=50.0)
+    assert it.retry_at == 50.0 + LEAST_RETRY
+    place(it, now=51.0)
+    assert it.retry_at == 50.0 + LEAST_RETRY
+
+
 def test_a_pad_leads_to_the_start_of_the_ring() -> None:
     it = ring()
     place(it, CAPACITY - 128)

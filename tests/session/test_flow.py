@@ -36,6 +36,18 @@ async def drain(stream: MuxStream) -> None:
 # Cost of idleness
 
 
+async def test_a_keystroke_now_and_then_is_written_once(autojump_clock: MockClock) -> None:
+    """The ack of the last echo, which nobody acknowledges for long, is no ack that stands still."""
+    async with open_tunnel(MemoryFilesystem(latency=0.001)) as tunnel:
+        near, far = await tunnel.stream_pair()
+        for _ in range(20):
+            await near.send_all(b"x")
+            await far.send_all(await far.receive_some())
+            await near.receive_some()
+            await trio.sleep(3.1)
+        assert tunnel.dial.stats().rewritten == tunnel.listen.stats().rewritten == 0
+
+
 async def test_an_idle_hour_costs_less_than_two_operations_a_second(
     autojump_clock: MockClock,
 ) -> None:
