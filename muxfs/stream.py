@@ -110,7 +110,10 @@ class MuxStream(trio.abc.HalfCloseableStream):
         return self._core.accepted or self._core.lost is not None or self._closed
 
     async def accept(self, bound_address: str = "") -> None:
-        """Answer an incoming stream of `Session.listen(auto_accept=False)`; again is no harm."""
+        """Answer an incoming stream of `Session.listen(auto_accept=False)`; again is no harm.
+
+        What is sent before goes out with the answer.
+        """
         self._session.engine.accept(self._core, bound_address)
         self._session.pump.kick_writer()
         await trio.lowlevel.checkpoint()

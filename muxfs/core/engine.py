@@ -297,7 +297,7 @@ class Engine:
         return streams if streams is not None and stream.epoch == streams.epoch else None
 
     def accept(self, stream: Stream, bound_address: str = "") -> None:
-        """Answer the peer's OPEN; once, and before anything is sent."""
+        """Answer the peer's OPEN, once; what is sent before it waits for it."""
         if (streams := self._home(stream)) is not None:
             streams.accept(stream, bound_address)
 

@@ -124,18 +124,23 @@ class Multiplexer:
             return  # it was stopped meanwhile, and the RESET that went out was the answer
         payload = wire.encode_text(bound_address, wire.MAX_BOUND_ADDRESS)
         self._control.append(Frame(FrameType.ACCEPT, stream.stream_id, payload=payload))
-        if stream.send.sendable:
-            self._scheduler.activate(stream)
+        self._activate(stream)
 
     def send(self, stream: Stream, data: Buffer) -> None:
         """Queue bytes (which must not change any more) on a stream whose sending half is open."""
         stream.send.push(data)
-        self._scheduler.activate(stream)
+        self._activate(stream)
 
     def finish(self, stream: Stream) -> None:
         """End the sending half cleanly after what is queued."""
         if not stream.lost:
             stream.send.finish()
+            self._activate(stream)
+
+    def _activate(self, stream: Stream) -> None:
+        """Let a stream send; what is queued on one of the peer's waits for its ACCEPT."""
+        refused = stream.send.state is SendState.RESETTING
+        if stream.send.sendable and (stream.opened_here or stream.accepted or refused):
             self._scheduler.activate(stream)
 
     def reset(self, stream: Stream, ending: Ending) -> None:
@@ -143,7 +148,7 @@ class Multiplexer:
         if stream.lost or stream.send.state is SendState.DONE:
             return
         stream.send.reset(ending)
-        self._scheduler.activate(stream)
+        self._activate(stream)
 
     def stop(self, stream: Stream, ending: Ending) -> None:
         """Read no more from the stream; the peer is told unless its direction is over."""
@@ -357,6 +362,7 @@ class Multiplexer:
         if not (stream.lost or stream.accepted):
             stream.accepted = True
             self._peer_pending -= 1
+            stream.send.clear()
         self.reset(stream, ending)
         self.stop(stream, ending)
         self.release(stream)
@@ -378,13 +384,12 @@ class Multiplexer:
     def _receive_credit(self, stream: Stream, frame: Frame) -> None:
         if frame.payload:
             raise ProtocolViolation("a CREDIT with a payload")
-        if stream.send.raise_limit(frame.sequence) and stream.send.sendable:
-            self._scheduler.activate(stream)
+        if stream.send.raise_limit(frame.sequence):
+            self._activate(stream)
 
     def _receive_stop(self, stream: Stream, frame: Frame) -> None:
         stream.send.stopped(_ending_of(frame))
-        if stream.send.state is SendState.RESETTING:
-            self._scheduler.activate(stream)
+        self._activate(stream)
         self.changes.touched[stream] = None
 
     def _receive_reset(self, stream: Stream, frame: Frame) -> None:

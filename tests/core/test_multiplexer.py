@@ -389,3 +389,37 @@ def test_bulk_streams_go_out_in_few_large_frames_and_a_keystroke_before_them() -
     first, *others = carry(dial, listen)
     assert (first.stream_id, bytes(first.payload)) == (keys.stream_id, b"x")
     assert len(others) <= 8 + 1
+
+
+def test_what_is_sent_before_the_answer_waits_for_it() -> None:
+    """DATA before ACCEPT is a protocol error: it would end the whole session."""
+    dial, listen = pair(credit=5)
+    near = dial.open("target")
+    carry(dial, listen)
+    (far,) = listen.changes.incoming
+    listen.send(far, b"early")
+    listen.send(far, b" word")
+    listen.finish(far)
+    dial.streams[near.stream_id].receive.window.limit = 10
+    listen.receive(Frame(FrameType.CREDIT, near.stream_id, 10), 0)
+    assert frames(listen) == []
+    listen.accept(far)
+    assert kinds(carry(listen, dial)) == ["ACCEPT", "DATA"]
+    assert near.receive.state is ReceiveState.FINISHED
+    assert near.receive.buffered == 10
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_nothing_is_sent_before_a_refusal(stopped: bool) -> None:
+    dial, listen = pair()
+    near = dial.open("target")
+    carry(dial, listen)
+    (far,) = listen.changes.incoming
+    listen.send(far, b"early")
+    if stopped:
+        dial.stop(near, GIVEN_UP)
+        carry(dial, listen)
+    else:
+        listen.refuse(far, GIVEN_UP)
+    assert "DATA" not in kinds(carry(listen, dial))
+    assert near.refusal == GIVEN_UP

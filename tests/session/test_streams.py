@@ -392,6 +392,22 @@ async def test_accepting_by_hand(autojump_clock: MockClock, tunnel: Tunnel) -> N
     assert await near.receive_some() == b"hello"
 
 
+async def test_who_sends_before_accepting_harms_no_other_stream(
+    autojump_clock: MockClock, tunnel: Tunnel
+) -> None:
+    listener = tunnel.listen.listen(auto_accept=False)
+    first, second = tunnel.dial.start_stream(), tunnel.dial.start_stream()
+    far, refused = await listener.accept(), await listener.accept()
+    for stream in (far, refused):
+        await stream.send_all(b"hello")
+    await refused.aclose()
+    with pytest.raises(StreamRefused):
+        await second.wait_accepted()
+    await far.send_eof()
+    await far.accept()
+    assert await read_all(first) == b"hello"
+
+
 @pytest.mark.parametrize("end", ["aclose", "abort", "cancelled aclose"])
 async def test_an_unanswered_stream_that_is_closed_is_refused(
     autojump_clock: MockClock, tunnel: Tunnel, end: str
