@@ -220,6 +220,8 @@ class MuxStream(trio.abc.HalfCloseableStream):
             raise trio.ClosedResourceError
         if send.ending is not None or send.state is not SendState.OPEN:
             raise _broken(send.ending)
+        if self._send_cancelled:  # what would follow is not what comes next, nor is an end clean
+            raise _broken(Ending(Code.CANCELLED, "an earlier send_all was cancelled halfway"))
 
     # Receiving
 

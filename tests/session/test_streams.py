@@ -179,6 +179,24 @@ async def test_a_send_that_was_cancelled_halfway_ends_in_a_reset(
         await read_all(far)
 
 
+async def test_after_a_send_that_was_cancelled_halfway_nothing_goes_on(
+    autojump_clock: MockClock, ends: Ends
+) -> None:
+    """Neither with a hole in the middle, nor to an end that looks clean."""
+    near, far = ends
+    with trio.move_on_after(1):
+        await near.send_all(bytes(TOO_MUCH))
+    with pytest.raises(trio.BrokenResourceError, match="cancelled"):
+        await near.send_eof()
+    with pytest.raises(trio.BrokenResourceError, match="cancelled"):
+        await near.send_all(b"more")
+    with pytest.raises(trio.BrokenResourceError, match="cancelled"):
+        near.send_now(b"more")
+    await near.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        await read_all(far)
+
+
 async def test_a_send_that_was_cancelled_before_it_began_does_no_harm(
     autojump_clock: MockClock, ends: Ends
 ) -> None:
