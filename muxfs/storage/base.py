@@ -271,6 +271,8 @@ class Storage(abc.ABC):
         """Say in a few words for people what this is: path, filesystem type and server."""
 
     async def aclose(self) -> None:
-        """Close both files."""
-        await self.writer.aclose()
-        await self.reader.aclose()
+        """Close both files, also if it is cancelled."""
+        try:
+            await self.writer.aclose()
+        finally:
+            await self.reader.aclose()

@@ -468,6 +468,17 @@ async def test_cancelled_aclose_closes(world: World, pair) -> None:
         await near.writer.write(0, [b"x"])
 
 
+async def test_cancelled_aclose_closes_both_files(world: World, pair) -> None:
+    near, far = pair
+    assert await far.reader.read(0, 1)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await far.aclose()
+
+    assert await far.reader.read(0, 1) == b""
+    await near.aclose()
+
+
 def test_describe(world: World) -> None:
     description = world.storage("near", "far").describe()
 
