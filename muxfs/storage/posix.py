@@ -318,7 +318,9 @@ class PosixReader(MailboxReader):
         def job(abandoned: threading.Event) -> bool:
             return self._watch(marker, nap, timeout, abandoned)
 
-        return await self._ground.crew.run(job)
+        with contextlib.suppress(OSError):  # no thread to be had: `read` will tell
+            return await self._ground.crew.run(job)
+        return False
 
     @property
     def strategy(self) -> str:  # noqa: D102
@@ -487,7 +489,8 @@ async def _close_within_grace(file: OwnFile | PeerFile | None) -> None:
     if file is None:
         await trio.lowlevel.checkpoint()
         return
-    with trio.move_on_after(CLOSE_GRACE, shield=True):
+    # without a thread it stays open: closing must not block the event loop
+    with trio.move_on_after(CLOSE_GRACE, shield=True), contextlib.suppress(RuntimeError):
         await trio.to_thread.run_sync(
             file.close, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
         )

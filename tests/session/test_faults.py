@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import random
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -13,6 +15,8 @@ from trio.testing import MockClock
 
 import muxfs
 from muxfs import Code, MuxStream, SessionError
+from muxfs.storage.access import Access
+from muxfs.storage.crew import Crew
 from muxfs.testing import MemoryFilesystem, random_versions
 from tests.session.tunnel import (
     CAPACITY,
@@ -22,6 +26,7 @@ from tests.session.tunnel import (
     Tunnel,
     open_side,
     open_tunnel,
+    read_all,
 )
 
 PATIENCE = 200.0
@@ -224,3 +229,38 @@ async def test_late_visibility(autojump_clock: MockClock) -> None:
     async with open_tunnel(MemoryFilesystem(latency=0.02, visibility=1.0)) as tunnel:
         await transfer(tunnel, lambda: None, length=1 << 20)
         assert tunnel.dial.stats().rewritten <= 2  # before the first round trip is measured
+
+
+async def test_a_user_who_may_have_no_more_threads_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit of a login node counts all processes of a user, or of their slice."""
+    settings = muxfs.SessionConfig(capacity=256 << 10, access=Access.named("direct+dsync"))
+
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "muxfs storage":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    # each job in a thread of its own
+    monkeypatch.setattr(Crew, "_take_back", lambda _crew, worker: worker.dismiss())
+    with trio.fail_after(PATIENCE):
+        async with (
+            muxfs.open_session(tmp_path, role="listen", config=settings) as listen,
+            muxfs.open_session(tmp_path, role="dial", config=settings) as dial,
+        ):
+            changes = listen.changes()
+            await dial.wait_established()
+            with monkeypatch.context() as patch:
+                patch.setattr(threading.Thread, "start", refuse)
+                trouble = await changes.receive()
+                while not isinstance(trouble, muxfs.StorageTrouble):
+                    trouble = await changes.receive()
+            assert trouble.error.errno == errno.EAGAIN
+            near, far = await Tunnel(MemoryFilesystem(), listen, dial).stream_pair()
+            await near.send_all(b"all is well")
+            await near.aclose()
+            assert await read_all(far) == b"all is well"
+            await far.aclose()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,31 @@ async def test_hung_close_is_not_waited_for(tmp_path: Path, monkeypatch) -> None
     assert gate.entered.is_set()
     gate.opened.set()
     await wait_until(lambda: not held_open(tmp_path))
+
+
+async def test_without_a_thread_watching_ends_and_closing_goes_on(
+    tmp_path: Path, monkeypatch
+) -> None:
+    near = PosixStorage(tmp_path, "near", "far", Access(DirectRead(), DsyncWrite()))
+    await near.writer.prepare(SIZE)
+    far = PosixStorage(tmp_path, "far", "near", Access(DirectRead(), DsyncWrite()))
+
+    async def none_left(*_arguments, **_options):
+        raise RuntimeError("can't start new thread")
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", none_left)
+        patch.setattr(threading.Thread, "start", refuse)
+        with os_error(errno.EAGAIN):
+            await far.reader.read(0, 1)
+        assert not await far.reader.watch(Marker(0, b"never"), 0.001, 0.001)
+        await near.aclose()
+    with os_error(errno.EBADF):
+        await near.writer.write(0, [b"x"])
+    await far.aclose()
 
 
 async def test_cancelled_watch_leaves_no_running_thread(tmp_path: Path) -> None:
