@@ -407,7 +407,8 @@ class Engine:
         """Whether all was written again, and well, since a write failed."""
         rings = (self._conversation.out if self._conversation else None, self._parting)
         waiting = any(ring is not None and ring.has_rewrites for ring in rings)
-        return not (self._birth_wanted or waiting or self._flight.repeats)
+        head_waits = self._birth_wanted or self._status_wanted
+        return not (head_waits or waiting or self._flight.repeats)
 
     def write_failed(self, write: Write, now: float) -> None:
         """Note that a write failed: everything may be lost, also what was written before."""
@@ -450,7 +451,8 @@ class Engine:
         )
         if self._conversation is not None:
             self._conversation.ack_told()
-        return Write(wire.status_offset(self.beat), [self.blocks.encode_status(status, self.role)])
+        block = self.blocks.encode_status(status, self.role)
+        return Write(wire.status_offset(self.beat), [block], repeats=self._repair.under_way)
 
     def _positions(self) -> tuple[int, int]:
         """Return write and read position of the current epoch."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,10 +15,13 @@ from trio.testing import MockClock
 
 import muxfs
 from muxfs import Code, MuxStream, SessionError
+from muxfs.core.wire import HEAD_LENGTH
 from muxfs.storage.access import Access
+from muxfs.storage.base import Buffer
 from muxfs.storage.crew import Crew
 from muxfs.testing import MemoryFilesystem, random_versions
 from tests.session.tunnel import (
+    BIRTH,
     CAPACITY,
     DIAL,
     LISTEN,
@@ -27,6 +30,7 @@ from tests.session.tunnel import (
     open_side,
     open_tunnel,
     read_all,
+    storage,
 )
 
 PATIENCE = 200.0
@@ -140,6 +144,31 @@ async def test_a_mailbox_that_cannot_be_written_for_too_long(autojump_clock: Moc
     assert caught.value.code is Code.STORAGE
     assert trio.current_time() - start == pytest.approx(TIMEOUT, abs=20)
     assert [type(change) async for change in changes] == [muxfs.StorageTrouble]
+
+
+async def test_statuses_that_cannot_be_written_for_too_long(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A birth block that can be written is no recovery: it was tried ten times a second for ever."""
+    fs = MemoryFilesystem()
+    mailboxes = storage(fs, "dial")
+    write = mailboxes.writer.write
+    failed: list[float] = []
+
+    async def fail(offset: int, buffers: Sequence[Buffer]) -> None:
+        if BIRTH.stop <= offset < HEAD_LENGTH:
+            failed.append(trio.current_time())
+            raise OSError(errno.EIO, "a bad block")
+        await write(offset, buffers)
+
+    with pytest.raises(SessionError) as caught:  # noqa: PT012
+        async with open_side(fs, "dial", mailboxes):
+            monkeypatch.setattr(mailboxes.writer, "write", fail)
+            with trio.fail_after(PATIENCE):
+                await trio.sleep_forever()
+    assert caught.value.code is Code.STORAGE
+    assert failed[-1] - failed[0] == pytest.approx(TIMEOUT, abs=20)
+    assert len(failed) < 30
 
 
 @pytest.mark.parametrize("name", [DIAL, LISTEN])
