@@ -78,6 +78,9 @@ class Multiplexer:
     _peer_pending: int = 0
     _control: deque[Frame] = attrs.field(factory=deque)
     _pings: deque[bytes] = attrs.field(factory=deque)
+    """What the peer wants answered."""
+
+    _own_ping: bytes | None = None
     _scheduler: Scheduler = attrs.field(factory=Scheduler)
     _budget: WindowBudget = attrs.field(factory=WindowBudget)
     _send_budget: SendBudget = attrs.field(factory=SendBudget)
@@ -179,8 +182,8 @@ class Multiplexer:
             self._control.append(Frame(FrameType.CREDIT, stream.stream_id))
 
     def ping(self, payload: bytes) -> None:
-        """Ask for a PONG."""
-        self._control.append(Frame(FrameType.PING, wire.SESSION_STREAM, payload=payload))
+        """Ask for a PONG with the next control frame; an earlier PING that still waits is dropped."""
+        self._own_ping = payload
 
     def lose_all(self, ending: Ending) -> None:
         """End every stream: the session under them is gone."""
@@ -191,6 +194,7 @@ class Multiplexer:
         self._scheduler.clear()
         self._control.clear()
         self._pings.clear()
+        self._own_ping = None
 
     # What goes out
 
@@ -248,6 +252,10 @@ class Multiplexer:
         while self._pings and filling.room >= FRAME_HEADER + wire.MAX_PING:
             pong = Frame(FrameType.PONG, wire.SESSION_STREAM, payload=self._pings.popleft())
             self._add(filling, pong)
+        if self._own_ping is not None and filling.room >= FRAME_HEADER + wire.MAX_PING:
+            ping = Frame(FrameType.PING, wire.SESSION_STREAM, payload=self._own_ping)
+            self._own_ping = None
+            self._add(filling, ping)
         while self._control:
             frame = self._control[0]
             if FRAME_HEADER + len(frame.payload) > filling.room:

@@ -300,6 +300,17 @@ def test_pings_are_answered_and_bounded() -> None:
     assert len(frames(listen)) == wire.MAX_PENDING_PINGS
 
 
+def test_pings_that_cannot_go_out_do_not_pile_up() -> None:
+    """A peer that slept for a day behind a full ring must not end in a flood of our own."""
+    dial, listen = pair()
+    for number in range(wire.MAX_CONTROL_QUEUE + 1):
+        dial.ping(b"%d" % number)
+        assert frames(dial, room=FRAME_HEADER) == []
+    dial.receive(Frame(FrameType.PONG, 0), 64)
+    carry(dial, listen)
+    assert [bytes(frame.payload) for frame in carry(listen, dial)] == [b"16384"]
+
+
 def test_lost() -> None:
     dial, listen = pair()
     near, _ = opened(dial, listen)
@@ -372,8 +383,7 @@ def test_answers_of_the_wrong_kind() -> None:
 
 def test_a_flood_of_frames_that_want_answers() -> None:
     listen = side(Role.LISTEN, streams=100_000)
-    listen._control.extend([Frame(FrameType.CREDIT, 2)] * wire.MAX_CONTROL_QUEUE)
-    listen.ping(b"")
+    listen._control.extend([Frame(FrameType.CREDIT, 2)] * (wire.MAX_CONTROL_QUEUE + 1))
     with pytest.raises(ProtocolViolation, match="flood"):
         listen.receive(Frame(FrameType.PONG, 0), 64)
 
