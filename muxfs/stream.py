@@ -61,6 +61,8 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self._receive_lot = trio.lowlevel.ParkingLot()
         self._closed = False
         self._eof_sent = False
+        self._halfway = False
+        """Whether a send_all has queued some of its bytes, and not all."""
         self._send_cancelled = False
 
     def __repr__(self) -> str:
@@ -160,6 +162,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
                     piece = self._piece(view, at)
                     self._session.send(self._core, piece)
                     at += len(piece)
+                    self._halfway = at < len(view)
                 await trio.lowlevel.checkpoint()
             except trio.Cancelled:
                 self._send_cancelled = self._send_cancelled or at > 0
@@ -260,7 +263,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
     async def aclose(self) -> None:
         """Close: what was sent still arrives, with a clean end, and nothing more is received.
 
-        If it is cancelled, or an earlier `send_all` was, the far side sees a reset, so
+        If it is cancelled, or a `send_all` was or is halfway, the far side sees a reset, so
         that truncated data never looks complete.
         """
         try:
@@ -268,7 +271,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         except trio.Cancelled:
             self._abort(Ending(Code.CANCELLED))
             raise
-        if self._send_cancelled:
+        if self._send_cancelled or self._halfway:
             self._abort(Ending(Code.CANCELLED))
         elif not self._closed:
             self._closed = True

@@ -197,6 +197,23 @@ async def test_after_a_send_that_was_cancelled_halfway_nothing_goes_on(
         await read_all(far)
 
 
+async def test_closing_while_another_task_is_halfway_through_a_send_is_a_reset(
+    autojump_clock: MockClock, ends: Ends
+) -> None:
+    near, far = ends
+
+    async def send() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await near.send_all(bytes(TOO_MUCH))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        await trio.sleep(1)
+        await near.aclose()
+        with pytest.raises(trio.BrokenResourceError):
+            await read_all(far)
+
+
 async def test_a_send_that_was_cancelled_before_it_began_does_no_harm(
     autojump_clock: MockClock, ends: Ends
 ) -> None:
