@@ -182,7 +182,7 @@ class Multiplexer:
             self._control.append(Frame(FrameType.CREDIT, stream.stream_id))
 
     def ping(self, payload: bytes) -> None:
-        """Ask for a PONG with the next control frame; an earlier PING that still waits is dropped."""
+        """Ask for a PONG with the next frames; an earlier PING that still waits is dropped."""
         self._own_ping = payload
 
     def lose_all(self, ending: Ending) -> None:

@@ -21,7 +21,9 @@ T = TypeVar("T")
 Job = Callable[[threading.Event], T]
 """It may block; its event is set when nobody waits for it any more."""
 
-_ONE: Final = 1
+_JOB: Final = 1
+_END: Final = 1 << 32
+"""What a thread is told by its eventfd, which adds up what it was not told yet."""
 
 
 class Crew:
@@ -107,9 +109,9 @@ def _dismiss(workers: list[_Worker]) -> None:
 class _Worker:
     """One thread, which does one job after the other.
 
-    Rule 1: `_job` is only set by the loop, and the thread looks at it once per wake-up; None
-    ends the thread, and is the last thing that it is told.
-    Rule 2: the thread closes the descriptors, when it ends: nobody else writes to them then.
+    Rule 1: `_job` is set by the loop before the thread is told, and taken by the thread.
+    Rule 2: the thread closes the descriptors when it has read `_END`, the last thing that it is
+    told: nobody writes to them then, nor to what has their numbers next.
     """
 
     def __init__(self) -> None:
@@ -134,7 +136,7 @@ class _Worker:
     def begin(self, job: Job[Any]) -> None:
         """Have the job done."""
         self._job = job
-        os.eventfd_write(self._wake, _ONE)
+        os.eventfd_write(self._wake, _JOB)
 
     def outcome(self) -> Any:
         """Return what the job returned, or raise what it raised, after `ended`."""
@@ -155,19 +157,20 @@ class _Worker:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """End the thread after its job."""
-        self._job = None
-        os.eventfd_write(self._wake, _ONE)
+        """End the thread after its job, or before it has begun it."""
+        os.eventfd_write(self._wake, _END)
 
     def _work(self) -> None:
         try:
-            while os.eventfd_read(self._wake) and (job := self._job) is not None:
+            while os.eventfd_read(self._wake) < _END:
+                job, self._job = self._job, None
+                assert job is not None  # noqa: S101  (it was told)
                 try:
                     self._result = job(self._abandoned)
                 except BaseException as error:  # noqa: BLE001  (raised in the loop)
                     self._error = error
                 del job  # what it refers to is let go now, not with the next one
-                os.eventfd_write(self.ended, _ONE)
+                os.eventfd_write(self.ended, _JOB)
         finally:
             self._close()
             if self._released is not None:

@@ -149,7 +149,7 @@ async def test_a_mailbox_that_cannot_be_written_for_too_long(autojump_clock: Moc
 async def test_statuses_that_cannot_be_written_for_too_long(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A birth block that can be written is no recovery: it was tried ten times a second for ever."""
+    """A birth block that can be written is no recovery: ten tries a second went on for ever."""
     fs = MemoryFilesystem()
     mailboxes = storage(fs, "dial")
     write = mailboxes.writer.write

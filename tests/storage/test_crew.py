@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -159,4 +160,56 @@ async def test_no_thread_to_be_had_is_an_os_error(monkeypatch) -> None:
         assert crew.begin(lambda _: None) is None
     assert descriptors() == before
     assert await crew.run(lambda _: 7) == 7
+    crew.close()
+
+
+async def test_what_a_job_refers_to_is_let_go_with_it(gone: Callable[[], bool]) -> None:
+    """Idle threads kept the megabytes that they had written last."""
+
+    class Payload:
+        """Stands for buffers."""
+
+    crew, payload = Crew(1), Payload()
+    left = weakref.ref(payload)
+    await crew.run(lambda _, payload=payload: None)
+    del payload
+    await wait_until(lambda: left() is None)
+    crew.close()
+    await wait_until(gone)
+
+
+async def test_a_thread_that_is_abandoned_as_it_wakes_up_closes_nothing_too_early(
+    gone: Callable[[], bool], monkeypatch
+) -> None:
+    """Its descriptor may be a connection's by the time that it is told to end."""
+    crew, awake, told = Crew(1), threading.Event(), threading.Event()
+    looks: list[int] = []
+    read, write = os.eventfd_read, os.eventfd_write
+    loop = threading.current_thread()
+
+    def read_slowly(fd: int) -> int:
+        looks.append(fd)  # 1: for the job, 2: it did it, and waits for the next word
+        value = read(fd)
+        if threading.current_thread() is not loop:
+            awake.set()
+            assert told.wait(PATIENCE)
+        return value
+
+    def write_late(fd: int, value: int) -> None:
+        if awake.is_set() and threading.current_thread() is loop:
+            told.set()
+            while len(looks) < 2 and not gone():
+                pass
+        write(fd, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "eventfd_read", read_slowly)
+        patch.setattr(os, "eventfd_write", write_late)
+        begun = crew.begin(lambda _: None)
+        assert begun is not None
+        assert awake.wait(PATIENCE)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await begun
+        await wait_until(gone)
     crew.close()
