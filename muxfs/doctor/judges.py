@@ -102,8 +102,11 @@ def judge_options(filesystem: Filesystem) -> Finding:
 def judge_space(space: Space, ring: int) -> Finding:
     """Judge free space and quotas; a tunnel has two mailboxes of `ring` bytes."""
     need = 2 * ring
-    room = [("free", space.free), *((f"left of the {q.whose} quota", q.left) for q in space.quotas)]
-    found = ", ".join(f"{amount(count)} {what}" for what, count in room)
+    room = [(f"left of the {q.whose} quota", q.left) for q in space.quotas]
+    if space.free is not None:
+        room.insert(0, ("free", space.free))
+    words = [f"{amount(count)} {what}" for what, count in room]
+    found = ", ".join(words if space.free is not None else ["free space not told", *words])
     if not space.told:
         found += ", quota not told"
     elif not space.quotas:
@@ -117,7 +120,7 @@ def judge_space(space: Space, ring: int) -> Finding:
     }
     if space.inodes == 0:
         return Finding("space", _PROBLEM, "no inode is free", "delete files", facts)
-    least = min(count for _, count in room)
+    least = min((count for _, count in room), default=2 * need)
     wanted = f"the two mailbox files need {amount(need)} (see --ring)"
     if least < need:
         return Finding("space", _PROBLEM, found, f"{wanted}: make room", facts)

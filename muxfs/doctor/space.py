@@ -41,8 +41,8 @@ class Quota:
 class Space:
     """Room on a filesystem."""
 
-    free: int
-    """Bytes for ordinary users."""
+    free: int | None
+    """Bytes for ordinary users; None where the filesystem does not tell."""
     inodes: int | None
     """Files that may still be made; None where the filesystem does not count them."""
     quotas: tuple[Quota, ...]
@@ -61,8 +61,10 @@ def look(path: str) -> Space:
         os.close(descriptor)
     known = tuple(quota for quota in quotas if quota is not None and quota.limit)
     return Space(
-        free=state.f_bavail * state.f_frsize,
-        inodes=state.f_favail if state.f_files else None,
+        # of no blocks at all: CephFS in its first minute, some FUSE filesystems for ever
+        free=state.f_bavail * state.f_frsize if state.f_blocks else None,
+        # ceph-fuse says -1
+        inodes=state.f_favail if state.f_files > 0 and state.f_favail >= 0 else None,
         quotas=known,
         told=any(quota is not None for quota in quotas),
     )

@@ -57,7 +57,19 @@ def test_a_file_in_the_way(place: Path) -> None:
 
 def test_space_is_that_of_the_filesystem(place: Path) -> None:
     state = os.statvfs(place)
-    assert space.look(str(place)).free <= state.f_blocks * state.f_frsize
+    free = space.look(str(place)).free
+    assert free is not None
+    assert free <= state.f_blocks * state.f_frsize
+
+
+def test_a_filesystem_of_no_blocks_tells_no_space(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CephFS soon after its start, by ceph-fuse."""
+    told = os.statvfs_result((4096, 4096, 0, 0, 0, 2, -1, -1, 0, 255))
+    monkeypatch.setattr(os, "statvfs", lambda _path: told)
+    found = space.look(str(place))
+    assert (found.free, found.inodes) == (None, None)
 
 
 def test_a_lock_of_this_process_keeps_another_one_out(place: Path) -> None:

@@ -100,6 +100,12 @@ def test_no_inodes() -> None:
 def test_what_is_not_told() -> None:
     assert "quota not told" in judges.judge_space(Space(1 << 40, 1, (), told=False), MIB).found
     assert "no quota" in judges.judge_space(Space(1 << 40, 1, (), told=True), MIB).found
+    finding = judges.judge_space(Space(None, None, (), told=True), MIB)
+    assert finding.verdict is Verdict.OK
+    assert finding.found == "free space not told, no quota"
+    quotas = (Quota("user", 10 * MIB, 11 * MIB),)
+    finding = judges.judge_space(Space(None, None, quotas, told=True), MIB)
+    assert finding.verdict is Verdict.PROBLEM
 
 
 @pytest.mark.parametrize(
