@@ -53,10 +53,12 @@ class End:
         return Journal(self.output)
 
     @property
-    def of_job(self) -> bool:
-        """Whether the tunnel is a job's own, which others find by the job's number."""
+    def own_job(self) -> int | None:
+        """The job whose own tunnel it is, which others find by the job's number; else None."""
         name = os.path.basename(self.tunnel.path)
-        return job_of(name) is not None and self.tunnel.path == tunnel.resolve(name).path
+        number = job_of(name)
+        is_own = number is not None and self.tunnel.path == tunnel.resolve(name).path
+        return number if is_own else None
 
     def config(self) -> EndpointConfig:
         """Return what the endpoint needs of it."""

@@ -159,6 +159,8 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
         job = await watch.until_running()
         if not end.tunnel_said:
             end = attrs.evolve(end, tunnel=tunnel.resolve(tunnel_of(job.number)))
+    elif end.persist and (number := end.own_job) is not None:
+        watch = await Watch.of_own(number, end.output)
     if end.role == "dial":
         tasks.start_soon(_end_with_step, end, stop)
     tasks.start_soon(_excuse_delay, end, stop)

@@ -16,14 +16,14 @@ from muxfs import occupancy
 from muxfs.cli import removal
 from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
 from muxfs.cli.output import Output
-from muxfs.cli.survey import heads
+from muxfs.cli.survey import heads, is_used
 from muxfs.cli.tunnel import tunnels_home
 from muxfs.config import SessionConfig
 from muxfs.core.wire import Role
 from muxfs.endpoint.endpoint import EndpointConfig
 from muxfs.endpoint.slots import prepared
 from muxfs.info import PeerInfo
-from muxfs.slurm import following, supervision, sweeping
+from muxfs.slurm import following, queue, supervision, sweeping
 from muxfs.slurm.following import Following, JobChanged, NoSuchJob, SlurmBack, SlurmSilent
 from muxfs.slurm.jobs import BadJobId, JobId, this_job, tunnel_of
 from muxfs.slurm.queue import Job, NoAnswer, NoSlurm, SeveralTasks
@@ -31,6 +31,8 @@ from muxfs.slurm.queue import Job, NoAnswer, NoSlurm, SeveralTasks
 _A_FORWARD: Final = re.compile(r"[LRDU]?(\d+|\{port\d*\})(,.*)?|[^./].*:.*", re.ASCII | re.DOTALL)
 """What cannot be a tunnel where one may be left out: ports, and what has a colon in it."""
 
+OWN_PATIENCE: Final = 5.0
+"""Seconds that Slurm has to say whether the job runs whose own tunnel is asked for."""
 
 T = TypeVar("T")
 
@@ -136,6 +138,27 @@ class Watch:
 
         return cls(Following(job, tell), output)
 
+    @classmethod
+    async def of_own(cls, number: int, output: Output) -> Watch | None:
+        """Begin to follow the running job whose own tunnel that is; None if Slurm has no word.
+
+        Raises Failure if it does not run: nobody is there to be reached.
+        """
+        job = None
+        with trio.move_on_after(OWN_PATIENCE), contextlib.suppress(NoAnswer):
+            job = await _in_thread(lambda: _known(number))
+        if job is None or job.uid not in {None, os.geteuid()}:
+            return None
+        watch = cls.of(JobId.parse(job.name), output)
+        watch.following.last = job
+        if job.ended:
+            if not job.may_return and not await watch.sweep_unused():
+                return None
+            raise Failure(job.ending, UNAVAILABLE)
+        if not job.running:
+            raise Failure(f"job {job.name} does not run: {job.words}", UNAVAILABLE)
+        return watch
+
     async def until_ended(self) -> JobOver:
         """Wait until the job has ended for good."""
         return JobOver(await self.following.until_ended())
@@ -154,9 +177,19 @@ class Watch:
         if job.uid is not None and own not in {job.uid, 0}:
             raise Failure(f"job {job.name} belongs to another user (uid {job.uid})", NO_PERMISSION)
         if job.ended:
-            await self.sweep_own()
+            await self.sweep_unused()
             raise JobOver(job)
         return job
+
+    async def sweep_unused(self) -> bool:
+        """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
+        job = self.following.last
+        number = 0 if job is None else job.number
+        path = os.path.join(tunnels_home(), tunnel_of(number))
+        used = await _in_thread(lambda: is_used(path, Role.DIAL))
+        if not used:
+            await self.sweep_own()
+        return not used
 
     async def sweep_own(self) -> None:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
@@ -182,6 +215,14 @@ def _remove_all(paths: Iterable[str]) -> None:
 
 def _remove_silent(before: Mapping[str, dict[str, bytes] | None]) -> None:
     _remove_all(path for path, seen in before.items() if seen is not None and _seen(path) == seen)
+
+
+def _known(number: int) -> Job | None:
+    """Ask for a job by its unique id. Raises NoAnswer; Failure if there is no tunnel either."""
+    job = queue.numbered(number)
+    if job is None and not os.path.exists(os.path.join(tunnels_home(), tunnel_of(number))):
+        raise Failure(f"there is no job {number} that Slurm knows of", NO_INPUT)
+    return job
 
 
 def _seen(path: str) -> dict[str, bytes] | None:

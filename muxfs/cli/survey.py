@@ -317,6 +317,17 @@ def read(path: str, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:
     return decode(head, role, blocks)
 
 
+def is_used(path: str, role: Role) -> bool:
+    """Whether somebody lives at that end of a tunnel. Blocks for a heartbeat, where it must."""
+    try:
+        sessions = _examine(path, path, None).sessions
+    except OSError:
+        return False
+    sides = [side for session in sessions for side in session.sides if side.role is role]
+    watch(sides)
+    return any(side.alive for side in sides)
+
+
 def heads(path: str) -> dict[str, bytes]:
     """Read the heads of a tunnel's mailboxes: they change as long as somebody is at work there.
 

@@ -21,7 +21,6 @@ from muxfs.forwards.remote import RemoteListener
 from muxfs.forwards.sessions import Sessions
 from muxfs.forwards.spec import LOCALHOST, Forward, Kind, Target, loopback_alike
 from muxfs.info import Established, Lost, PeerInfo, Silent
-from muxfs.slurm.jobs import job_of
 
 HINT_AFTER: Final = 60.0
 """Seconds without a sign of the other side until it is told what this side sees."""
@@ -56,7 +55,7 @@ async def announce(end: End, active: Sequence[ActiveForward], place: str) -> Non
     else:
         what = ", ".join(map(str, end.policy.allow))
         say(f"  connects to {'any port of localhost' if what == 'localhost:*' else what}")
-        job = job_of(spelling) if end.of_job else None
+        job = end.own_job
         targets = end.policy.targets if end.child is not None else ()
         line = hints.listen_line(spelling, end.policy.allow, end.forwards, targets, job)
         say(f"  on the host of the clients, run:   {line}{both}")

@@ -152,10 +152,14 @@ def named(number: int) -> JobId:
 
     The last task to start has that of the whole array. Raises NoAnswer. Blocks.
     """
-    for found in map(_job, _squeue("-j", str(number))):
-        if found.number == number and "_" in found.name and "[" not in found.name:
-            return JobId.parse(found.name)
-    return JobId(number)
+    found = numbered(number)
+    return JobId.parse(found.name) if found is not None and "_" in found.name else JobId(number)
+
+
+def numbered(number: int) -> Job | None:
+    """Ask for the job with that unique id; None if Slurm has none. Raises NoAnswer. Blocks."""
+    jobs = map(_job, _squeue("-j", str(number)))
+    return next((job for job in jobs if job.number == number and "[" not in job.name), None)
 
 
 def is_left(job: JobId) -> bool:

@@ -30,6 +30,7 @@ PLUGSTACK = "plugstack.conf"
 _CLEAN = """
 tail -v -n 40 *.out 2>/dev/null
 find . /shared/scratch -mindepth 1 -user "$USER" -delete
+chmod 700 .
 """
 
 

@@ -19,6 +19,9 @@ make_root() {
   mkdir -p "$disk/upper" "$disk/work" "$root"
   mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" overlay "$root"
   mount --rbind /dev "$root/dev"
+  # sshd of a user can hand out only terminals of the group tty, as real hosts have them
+  mount -t devpts -o newinstance,gid=tty,mode=620,ptmxmode=666 devpts "$root/dev/pts"
+  mount --bind "$root/dev/pts/ptmx" "$root/dev/ptmx"
   mount -t proc proc "$root/proc"
   mount -t sysfs sysfs "$root/sys"
   # slurmd wants one, even if it does not use any

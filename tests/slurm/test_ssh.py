@@ -1,4 +1,7 @@
-"""ssh, scp and a session as VS Code's, into a job that runs a sshd of its user's own."""
+"""ssh, scp and a session as VS Code's, into a job that runs a sshd of its user's own.
+
+As docs/slurm.md has it: nothing but `muxfs stdio` on the login host, and nothing is left.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,15 @@ import pytest
 
 from . import jobs
 from .cluster import Cluster
-from .commands import Commands
 from .environment import PYTHON
 from .host import Host
-from .tunnels import listen
 
-PORT = 2222
 OPTIONS = (
-    *("-D", "-e", "-f", "/dev/null", "-p", str(PORT), "-o", "ListenAddress=127.0.0.1"),
+    *("-D", "-e", "-f", "/dev/null", "-p", "{port}", "-o", "ListenAddress=127.0.0.1"),
     *("-o", "HostKey=$HOME/hostkey", "-o", "PidFile=none", "-o", "UsePAM=no"),
     *("-o", "StrictModes=no", "-o", "'Subsystem=sftp internal-sftp'"),
 )
-SCRIPT = f"/usr/sbin/sshd {' '.join(OPTIONS)} &\nexec muxfs dial {PORT}"
+SCRIPT = f"exec muxfs dial {{port}} -- /usr/sbin/sshd {' '.join(OPTIONS)}"
 KEYS = """
 chmod 700 .ssh
 
@@ -27,9 +27,7 @@ ssh-keygen -q -t ed25519 -N '' -f .ssh/id_ed25519
 cp .ssh/id_ed25519.pub .ssh/authorized_keys
 cat > .ssh/config <<CONFIG
 Host job
-  HostName localhost
-  Port {port}
-  ProxyCommand muxfs stdio {tunnel} %h:%p
+  ProxyCommand muxfs stdio {tunnel} target:1
   HostKeyAlias muxfs-job
   StrictHostKeyChecking accept-new
 CONFIG
@@ -54,17 +52,14 @@ cat <&4
 
 
 @pytest.fixture
-async def node(cluster: Cluster, commands: Commands) -> AsyncIterator[Host]:
+async def node(cluster: Cluster) -> AsyncIterator[Host]:
     """Give the host of a job with a sshd, which `ssh job` on login2 leads to."""
     await cluster.login1.run("sh", "-c", "ssh-keygen -q -t ed25519 -N '' -f hostkey && mkdir .ssh")
     job = await jobs.submit(cluster, SCRIPT)
-    side = await listen(commands, cluster.login2, job, f"0:{PORT}")
-    await side.event("established")
-    tunnel = f"slurm-{job.number}"
-    await cluster.login2.run("sh", "-ec", KEYS.format(port=PORT, tunnel=tunnel))
-    yield await job.runs()
+    node = await job.runs()
+    await cluster.login2.run("sh", "-ec", KEYS.format(tunnel=f"slurm-{job.number}"))
+    yield node
     await job.cancel()
-    await side.event("closed")
     await cluster.no_leftovers()
 
 
@@ -72,6 +67,8 @@ async def test_ssh_and_scp(cluster: Cluster, node: Host) -> None:
     said = await cluster.login2.run("ssh", "job", "hostname; id -un")
 
     assert said.output.split() == [node.name, "user1"]
+    said = await cluster.login2.run("ssh", "-tt", "job", "test -t 0 && echo a terminal")
+    assert said.output.strip() == "a terminal"
     await cluster.login2.run("sh", "-c", "head -c 5000000 /dev/urandom > /tmp/sent")
     await cluster.login2.run("scp", "-q", "/tmp/sent", "job:/tmp/there")
     await cluster.login2.run("scp", "-q", "job:/tmp/there", "/tmp/back")
