@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from muxfs.control import client, protocol
 from muxfs.errors import printable
@@ -13,22 +14,27 @@ from muxfs.slurm import queue
 from muxfs.slurm.jobs import job_of
 from muxfs.slurm.queue import Job
 
+ANSWER_TIME: Final = 5.0
+"""Seconds for Slurm: somebody waits, and the rest can be told without it."""
 
-def jobs_of_tunnels(names: Iterable[str]) -> dict[str, Job]:
+
+def jobs_of_tunnels(names: Iterable[str]) -> tuple[dict[str, Job], str]:
     """Return what Slurm says of the jobs whose own tunnels have these names; blocks.
 
-    Slurm is asked once, and only if there are such tunnels.
+    And why it says nothing, if it should have. It is asked once, and only if there are such.
     """
     numbers = {name: number for name in names if (number := job_of(name)) is not None}
     if not numbers:
-        return {}
+        return {}, ""
     try:
-        known = {job.number: job for job in queue.jobs_of(os.geteuid())}
-    except queue.NoAnswer:
-        return {}
+        known = {job.number: job for job in queue.jobs_of(os.geteuid(), ANSWER_TIME)}
+    except queue.NoSlurm:
+        return {}, ""
+    except queue.NoAnswer as error:
+        return {}, str(error)
     gone = (Job(number, str(number), "GONE") for number in numbers.values() if number not in known)
     known |= {job.number: job for job in gone}
-    return {name: known[number] for name, number in numbers.items()}
+    return {name: known[number] for name, number in numbers.items()}, ""
 
 
 def ports_here(tunnel: str) -> list[str]:

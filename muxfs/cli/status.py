@@ -8,12 +8,13 @@ HELP = """\
 usage: muxfs status [--json] [--watch] [--key-file FILE] [TUNNEL]
 
 Show both ends of a tunnel: who runs them since when, whether they are connected, and
-their traffic, as they tell in their mailbox files; without TUNNEL, of all tunnels in
-~/.muxfs (or $MUXFS_HOME). Works on every host that sees the directory, and disturbs
-nobody. Takes some seconds where an end runs on another host, to see it alive.
-Also shows the state and node of a Slurm job whose tunnel it is, and ports open here.
+their traffic, as they tell in their mailbox files; without TUNNEL, a line for each of
+all tunnels in ~/.muxfs (or $MUXFS_HOME). Works on every host that sees the directory,
+and disturbs nobody. Takes some seconds where an end runs on another host, to see it
+alive. Also shows the state and node of a Slurm job whose tunnel it is, and ports open
+here.
 
-  --json           one JSON object
+  --json           one JSON object, with all of each tunnel
   --watch          again and again, until Ctrl-C
   --key-file FILE  the key of sealed sessions: without it only what anybody can read
                    is shown of them (or: MUXFS_KEY_FILE)

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Final
 import attrs
 
 from muxfs import process
+from muxfs.cli import overview
 from muxfs.cli import tunnel as tunnels
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
 from muxfs.cli.outlook import age, jobs_of_tunnels, ports_here
@@ -221,19 +223,23 @@ class Found:
 
 
 def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
-    """Print the state of one tunnel, or of all. Raises Failure."""
+    """Print all of one tunnel, or a line for each. Raises Failure."""
     found = list(_find_all(key)) if text is None else [_find(text, key)]
-    known = jobs_of_tunnels(tunnel.name for tunnel in found)
+    known, silent = jobs_of_tunnels(tunnel.name for tunnel in found)
     for tunnel in found:
         tunnel.job, tunnel.ports = known.get(tunnel.name), ports_here(tunnel.path)
     watch([side for tunnel in found for session in tunnel.sessions for side in session.sides])
     if as_json:
-        print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found]}))
+        print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found], "slurm": silent}))
         return 0
     if not found:
         print(f"no tunnels in {printable(tunnels.tunnels_home())}")
-    for tunnel in found:
-        _print(tunnel)
+    elif text is None:
+        print(*overview.lines(found), sep="\n")
+    else:
+        _print(found[0])
+    if silent:
+        print(f"Slurm does not answer, so that nothing is said of jobs: {silent}")
     return 0
 
 
@@ -276,7 +282,7 @@ def _find(text: str, key: Key | None) -> Found:
 def _find_all(key: Key | None) -> Iterator[Found]:
     home = tunnels.tunnels_home()
     try:
-        names = sorted(os.listdir(home))
+        names = sorted(os.listdir(home), key=_natural)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -286,6 +292,12 @@ def _find_all(key: Key | None) -> Iterator[Found]:
             yield _examine(name, os.path.join(home, name), key)
         except OSError:
             continue  # a file, or a tunnel that is being removed
+
+
+def _natural(name: str) -> list[str | int]:
+    """Return what puts job 9 before job 10."""
+    parts = re.split(r"(\d+)", name, flags=re.ASCII)
+    return [int(part) if at % 2 else part for at, part in enumerate(parts)]
 
 
 def _examine(name: str, path: str, key: Key | None) -> Found:

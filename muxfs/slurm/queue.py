@@ -142,9 +142,9 @@ def look(job: JobId) -> Job | None:
     return wanted[0]
 
 
-def jobs_of(uid: int) -> list[Job]:
-    """Ask for all jobs of a user that Slurm knows. Raises NoAnswer. Blocks."""
-    return [_job(line) for line in _squeue("-u", str(uid))]
+def jobs_of(uid: int, within: float = ANSWER_TIME) -> list[Job]:
+    """Ask for all jobs of a user that Slurm knows. Raises NoAnswer. Blocks, so many seconds."""
+    return [_job(line) for line in _squeue("-u", str(uid), within=within)]
 
 
 def named(number: int) -> JobId:
@@ -189,9 +189,9 @@ def _is(found: Job, wanted: JobId) -> bool:
     return "+" not in found.name or found.name == f"{wanted.number}+0" or found.number == wanted[0]
 
 
-def _squeue(*arguments: str) -> list[str]:
+def _squeue(*arguments: str, within: float = ANSWER_TIME) -> list[str]:
     columns = ",".join(f"{name}:{width}" for name, width in _FIELDS)
-    done = _run(["squeue", "--noheader", "--states=all", "--Format", columns, *arguments])
+    done = _run(["squeue", "--noheader", "--states=all", "--Format", columns, *arguments], within)
     if done.returncode == 0:
         lines = done.stdout.splitlines()
         # the heading is there also with --noheader, if SLURM_CLUSTERS names one
@@ -241,7 +241,7 @@ def _finished(job: JobId) -> Job | None:
     )
 
 
-def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _run(command: Sequence[str], within: float = ANSWER_TIME) -> subprocess.CompletedProcess[str]:
     environ = {k: v for k, v in os.environ.items() if not k.startswith(_SETTINGS)}
     environ["LC_ALL"] = "C"
     try:
@@ -252,11 +252,11 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
             encoding="utf-8",
             errors="replace",
             env=environ,
-            timeout=ANSWER_TIME,
+            timeout=within,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"{command[0]} gave no answer in {ANSWER_TIME:g} s") from None
+        raise NoAnswer(f"{command[0]} gave no answer in {within:g} s") from None
     except FileNotFoundError:
         raise NoSlurm(f"this host has no {command[0]}: Slurm's commands are missing") from None
     except OSError as error:

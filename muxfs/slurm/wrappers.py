@@ -50,6 +50,8 @@ def _refuse_others(command: Command, line: Line) -> None:
             "this host's helper asks the default cluster only: it would not find a job of "
             "--clusters; see docs/slurm-admin.md"
         )
+    if line.has("uid"):
+        raise SpecError("a job of --uid is another user's: see docs/slurm-admin.md")
     # getopt stops at the colon; srun looks for further ones behind each program
     colon = ":" in (line.rest if command is Command.SRUN else line.rest[:1])
     if colon or line.has("het-group"):

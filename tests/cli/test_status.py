@@ -84,7 +84,7 @@ def test_the_life_of_a_tunnel(muxfs: Runner) -> None:
     (session,) = facts(muxfs, "job")[0]["sessions"]
     assert session["state"] == "established"
     assert session["dial"]["report"]["streams"] == 0
-    text = muxfs.run("status").lines["stdout"]
+    text = muxfs.run("status", "job").lines["stdout"]
     assert text[0].startswith(f"job: established  ({muxfs.home}/job on ")
     assert text[1].startswith("  ports   127.0.0.1:")
     assert f"pid {listen.process.pid}, user " in text[2]
@@ -107,6 +107,9 @@ def test_all_tunnels(muxfs: Runner) -> None:
     (muxfs.home / "a file").write_text("")
     (muxfs.home / "empty").mkdir()
     assert [tunnel["tunnel"] for tunnel in facts(muxfs)] == ["a", "b"]
+    head, *lines = muxfs.run("status").lines["stdout"]
+    assert head.split() == ["TUNNEL", "STATE", "LAST", "SIGN", "PORTS", "JOB"]
+    assert [line.split()[:2] for line in lines] == [["a", "ended"], ["b", "ended"]]
 
 
 def test_no_such_tunnel(muxfs: Runner) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 
@@ -37,15 +38,9 @@ def test_all_tunnels_of_a_user(slurm: Slurm, muxfs: Runner) -> None:
     killed.wait()
     before = len(slurm.asked)
 
-    status = muxfs.run("status")
-    words = "\n".join(status.lines["stdout"])
-    assert "slurm-7: established" in words
-    assert "job     RUNNING on c1" in words
-    assert f"ports   127.0.0.1:{port} by -L {port}:localhost:8888" in words.replace(
-        "-L 0:", f"-L {port}:"
-    )
-    assert "job     job 3 has left the queue" in words
-    assert "last sign of life" in words.partition("slurm-3")[2].partition("slurm-7")[0]
+    _, three, seven = muxfs.run("status").lines["stdout"]
+    assert re.fullmatch(r"slurm-3 +ended +.* ago +- +3 has left the queue", three)
+    assert re.fullmatch(rf"slurm-7 +established +.* ago +{port} +7 RUNNING on c1", seven)
     asked = [line for line in slurm.asked[before:] if "-u" in line]
     assert len(asked) == 1  # for all tunnels together
 
@@ -54,6 +49,11 @@ def test_all_tunnels_of_a_user(slurm: Slurm, muxfs: Runner) -> None:
     assert first["sessions"][0]["dial"]["age"] >= 0
     assert (second["job"]["state"], second["job"]["node"]) == ("RUNNING", "c1")
     assert f"127.0.0.1:{port}" in second["ports"][0]
+
+    words = "\n".join(muxfs.run("status", "slurm-7").lines["stdout"])
+    assert "slurm-7: established" in words
+    assert "job     RUNNING on c1" in words
+    assert f"ports   127.0.0.1:{port} by -L 0:localhost:8888" in words
 
     live = muxfs.start("status", "--watch", "slurm-7")
     live.wait_for(lambda: "\n".join(live.lines["stdout"]).count("slurm-7: established") > 1)
@@ -66,6 +66,35 @@ def test_without_slurm(muxfs: Runner) -> None:
     dial = muxfs.start("dial", "slurm-7")
     wait_born(muxfs, "slurm-7")
     status = muxfs.run("status", PATH="/nowhere")
-    assert any("slurm-7: waiting" in line for line in status.lines["stdout"])
-    assert not any("job  " in line for line in status.lines["stdout"])
+    assert re.fullmatch(r"slurm-7 +waiting +.* ago +- +-", status.lines["stdout"][1])
+    assert len(status.lines["stdout"]) == 2
     dial.end()
+
+
+def test_slurm_that_does_not_answer(slurm: Slurm, muxfs: Runner) -> None:
+    dial = muxfs.start("dial", "slurm-7")
+    wait_born(muxfs, "slurm-7")
+    slurm.says("squeue", err=fake.UNREACHABLE, code=1)
+    _, line, last = muxfs.run("status").lines["stdout"]
+    assert line.startswith("slurm-7  waiting")
+    assert last.startswith("Slurm does not answer, so that nothing is said of jobs: slurm_load")
+    found = json.loads(muxfs.run("status", "--json").lines["stdout"][0])
+    assert (found["tunnels"][0]["job"], found["slurm"]) == (None, fake.UNREACHABLE)
+    dial.end()
+
+
+def test_twenty_jobs_fit_a_terminal(slurm: Slurm, muxfs: Runner) -> None:
+    """A line each, in the order of their numbers, no wider than 80 columns."""
+    numbers = range(1234560 - 10, 1234560 + 10)
+    names = {number: f"9999990_{number % 20}" for number in numbers}
+    slurm.says("squeue", "".join(fake.job(n, uid=OWN, name=name) for n, name in names.items()))
+    for number in (9, *numbers):
+        (muxfs.home / f"slurm-{number}" / "sessions").mkdir(parents=True)
+    _, first, *lines = muxfs.run("status").lines["stdout"]
+    assert first.startswith("slurm-9 ")
+    assert [int(line.split()[0].removeprefix("slurm-")) for line in lines] == list(numbers)
+    assert all(
+        line.endswith(f"{name} RUNNING on c1")
+        for line, name in zip(lines, names.values(), strict=True)
+    )
+    assert max(map(len, lines)) <= 80

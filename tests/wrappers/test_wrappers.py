@@ -49,7 +49,9 @@ def test_a_list_that_makes_no_sense_submits_nothing(wrappers: Wrappers, name: st
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("words", [["-M", "other", "x"], ["--clusters=a,b", "x"], ["-n1", ":"]])
+@pytest.mark.parametrize(
+    "words", [["-M", "other", "x"], ["--clusters=a,b", "x"], ["--uid=1", "x"], ["-n1", ":"]]
+)
 def test_jobs_that_the_helpers_would_not_find_are_refused(
     wrappers: Wrappers, name: str, words: list[str]
 ) -> None:
