@@ -81,6 +81,7 @@ async def test_srun_with_two_ports(
     {SERVICE} 8000 & {SERVICE} 8888 &
     until [ -e enough ]; do sleep 0.1; done
     srun --overlap --nodes=1 --ntasks=1 hostname
+    kill $(jobs -p)  # without cgroups Slurm would not
     exit 3
     """
     words = ("srun", "-N2", "--tunnel=8001:8000,8889:8888", "bash", "-c", task)
