@@ -19,7 +19,10 @@ def of_peer(sock: socket.socket) -> tuple[int, int]:
 
 
 def is_own(uid: int | None) -> bool:
-    """Whether that is this process's user; no where the kernel shows others by the same number."""
+    """Whether that is this process's user; no where the kernel shows others by the same number.
+
+    For who can connect without opening a file: the kernel's checks of files are right everywhere.
+    """
     return uid == os.geteuid() and not shows_others_as(uid)
 
 
