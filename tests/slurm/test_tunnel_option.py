@@ -178,7 +178,7 @@ async def test_a_heterogeneous_job(cluster: Cluster, prefix: tuple[str, ...]) ->
 async def test_salloc(cluster: Cluster, commands: Commands, prefix: tuple[str, ...]) -> None:
     """In the allocation several steps use one tunnel."""
     shell = f"""
-    srun --overlap bash -c '{SERVICE} 8000 & until [ -e enough ]; do sleep 0.1; done' &
+    srun --overlap bash -c '{SERVICE} 8000 & until [ -e enough ]; do sleep 0.1; done; kill $!' &
     srun --overlap hostname
     wait
     exit 3
