@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import pytest
+
+from muxfs.core import wire
 from muxfs.core.conversation import Conversation
-from muxfs.core.flight import Flight
+from muxfs.core.flight import Flight, Write
 from muxfs.core.inbound import PIECE
 from muxfs.core.multiplexer import Changes
 from muxfs.core.proof import CHECKSUM_BLOCKS
-from muxfs.core.wire import ALIGNMENT, PAGE, RING_OFFSET, Birth, Incarnation, Role
+from muxfs.core.wire import (
+    ALIGNMENT,
+    PAGE,
+    RING_OFFSET,
+    Birth,
+    Frame,
+    FrameType,
+    Incarnation,
+    ProtocolViolation,
+    Role,
+)
 
 CREDIT = 1 << 20
 
@@ -65,3 +78,33 @@ def test_batches_of_a_bulk_stream_end_with_a_page() -> None:
             pass
         near.flight._writes.clear()
         near.out.acknowledge(near.out.position, 0.0)
+
+
+def test_no_batch_begins_over_a_write_that_hangs_since_an_earlier_epoch() -> None:
+    """It may reach the file at last, and would destroy what was written there meanwhile."""
+    near, _ = pair()
+    sent = near.streams.open("target")
+    near.streams.send(sent, bytes(CREDIT))
+    late = near.flight.begin(Write(RING_OFFSET + 2 * PAGE, [bytes(100)]), 0.0)
+    first = near.next_write(0.0)
+    assert first is not None
+    assert first.offset + first.length <= late.offset
+    near.flight.begin(first, 0.0)
+    while (following := near.next_write(9.0)) is not None:  # what little room is left before it
+        assert following.offset + following.length <= late.offset
+        near.flight.begin(following, 9.0)
+    assert near.room < ALIGNMENT
+    assert near.write_notice(9.0) is None
+    near.flight.end(late, 9.0)
+    after = near.next_write(99.0)
+    assert after is not None
+    assert after.offset + after.length > late.offset
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_a_pad_with_a_body_is_a_violation(frames: int) -> None:
+    near, far = pair()
+    body = wire.encode_frame(Frame(FrameType.PING, 0)) if frames else b"body"
+    pad = wire._batch(wire.BATCH_PAD, near.out.epoch, 0, 0, [body], frames, wire.by_checksum)
+    with pytest.raises(ProtocolViolation, match="PAD"):
+        far.receive(far.inbound.first_piece(0.0), b"".join(pad), 0.0)

@@ -9,6 +9,7 @@ import attrs
 from muxfs.core import wire
 from muxfs.core.engine import EngineConfig, State
 from muxfs.core.events import Lost
+from muxfs.core.repair import FIRST_BACKOFF, Repair
 from muxfs.core.stream import Ending
 from muxfs.core.wire import Birth, Code, Incarnation, Role, Status
 from tests.core.machine import End, Process, World, serve
@@ -131,6 +132,41 @@ def test_closing_is_told_although_the_write_of_its_notice_fails() -> None:
     world.run(2.0)
     assert listen not in world.processes
     assert reasons(dial) == [Code.SHUTDOWN]
+
+
+def test_the_closing_status_waits_for_the_writes_under_way() -> None:
+    """It names the final position: who reads it first would wait for batches that never come."""
+    world, dial, _ = established()
+    engine, now = dial.engine, world.now
+    end = opened(dial)
+    engine.send(end.stream, b"the last words")
+    data = engine.next_write(now)
+    assert data is not None
+    engine.close(Ending(Code.SHUTDOWN))
+    notice = engine.next_write(now + 1)
+    assert notice is not None
+    for write in (notice, data):
+        assert not write.in_head
+        assert engine.next_write(now + 9) is None
+        assert not engine.finished
+        engine.write_done(write, now + 9)
+    closing = engine.next_write(now + 9)
+    assert closing is not None
+    told = wire.decode_status(b"".join(closing.buffers))
+    assert told is not None
+    assert told.closed
+    assert not engine.finished
+    engine.write_done(closing, now + 9)
+    assert engine.finished
+
+
+def test_writes_that_fail_together_count_as_one_failure() -> None:
+    repair = Repair()
+    for now in (0.0, 0.01, 0.05):
+        repair.failed(now)
+    assert repair.retry_at == FIRST_BACKOFF
+    repair.failed(1.0)
+    assert repair.retry_at == 1.0 + 2 * FIRST_BACKOFF
 
 
 def test_closing_waits_for_what_is_being_written_again() -> None:

@@ -229,6 +229,25 @@ def test_no_credit_after_the_peers_end_and_the_budget_stays_whole() -> None:
     assert listen._budget.room == before
 
 
+def test_what_a_window_grew_is_given_back_only_when_all_was_taken() -> None:
+    """Others would grow by it, and what both hold is more than the session's budget."""
+    dial, listen = pair(credit=1000)
+    before = listen._budget.room
+    near, far = opened(dial, listen)
+    window = far.receive.window
+    assert listen._budget.take(1000)
+    window.size = window.limit = near.send.limit = 2000
+    dial.send(near, bytes(2000))
+    dial.finish(near)
+    carry(dial, listen)
+    far.receive.take(500)
+    listen.consume(far, 500, 0.0, 1.0)
+    assert listen._budget.room == before - 1000
+    far.receive.take(1500)
+    listen.consume(far, 1500, 0.0, 1.0)
+    assert listen._budget.room == before
+
+
 def test_control_frames_first_and_streams_share() -> None:
     dial, listen = pair(streams=3, credit=1 << 20)
     ends = [opened(dial, listen)[0] for _ in range(3)]
