@@ -69,10 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(argv: list[str]) -> int:
-    from muxfs.cli.failures import Failure  # noqa: PLC0415  (start-up time)
+    from muxfs.cli.failures import Failure, exit_code_of  # noqa: PLC0415  (start-up time)
 
     try:
-        return _dispatch(argv)
+        return _flushed(_dispatch(argv))
     except Failure as failure:
         print(f"muxfs: {failure}", file=sys.stderr)
         return failure.exit_code
@@ -80,8 +80,18 @@ def _guarded(argv: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 0  # such as `muxfs explain FILE | head`: nobody reads any more
+    except OSError as error:  # commands explain all others
+        what = "write the output" if error.filename is None else f"use {error.filename}"
+        print(f"muxfs: cannot {what}: {error.strerror or error}", file=sys.stderr)
+        return exit_code_of(error)
     except SystemExit as end:  # argparse after --help
         return int(end.code or 0)
+
+
+def _flushed(code: int) -> int:
+    if sys.stdout is not None:  # closed before we started
+        sys.stdout.flush()
+    return code
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -10,8 +10,8 @@ import os
 import stat
 import struct
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
 import attrs
 
@@ -44,6 +44,9 @@ DATA_ERROR: Final = os.EX_DATAERR
 PIECE: Final = 1 << 20
 MAX_FRAMES_SHOWN: Final = 40
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _MARKER = struct.Struct("!QQ")
 
 
@@ -71,21 +74,35 @@ def explain(path: str, *, batches: int, key: Key | None = None) -> int:
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
     try:
-        found = os.fstat(descriptor)
+        found = _tried(os.fstat, descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise Failure(f"{path} is not a file", NO_INPUT)
         blocks = blocks_for(key, os.path.dirname(os.path.abspath(path)))
         return _explain_open(descriptor, path, found.st_size, batches, blocks)
-    except BrokenPipeError:
-        raise  # of whoever reads what is printed
-    except OSError as error:
-        raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
+    except _Unreadable as failed:
+        why = failed.error
+        raise Failure(f"cannot read {path}: {why.strerror}", exit_code_of(why)) from why
     finally:
         os.close(descriptor)
 
 
+class _Unreadable(Exception):
+    """Reading failed; printing fails with OSError, too, which says nothing of the file."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _tried(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+    try:
+        return call(*args, **options)
+    except OSError as error:
+        raise _Unreadable(error) from error
+
+
 def _explain_open(descriptor: int, path: str, size: int, batches: int, blocks: Blocks) -> int:
-    head = os.pread(descriptor, wire.HEAD_LENGTH, 0)
+    head = _tried(os.pread, descriptor, wire.HEAD_LENGTH, 0)
     print(f"{printable(path)}: {size} bytes")
     birth = _print_birth(head, blocks)
     named = Role.LISTEN if os.path.basename(path) == Role.LISTEN.file_name else Role.DIAL
@@ -217,7 +234,7 @@ def scan(
     for offset in _candidates(descriptor, start, end):
         if offset < skip_to:
             continue  # inside of a batch: what streams carry may look like anything
-        head = os.pread(descriptor, BATCH_HEADER, offset)
+        head = _tried(os.pread, descriptor, BATCH_HEADER, offset)
         found = _examine(descriptor, head, offset, end)
         if found is None:
             continue
@@ -233,7 +250,7 @@ def scan(
 
 def _candidates(descriptor: int, start: int, end: int) -> Iterator[int]:
     for base in range(start, end, PIECE):
-        piece = os.pread(descriptor, min(PIECE, end - base), base)
+        piece = _tried(os.pread, descriptor, min(PIECE, end - base), base)
         at = piece.find(BATCH_MAGIC)
         while at >= 0:
             if at % ALIGNMENT == 0:
@@ -251,7 +268,7 @@ def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | Non
         return None
     length = header.length
     fits = length <= min(wire.MAX_MAX_BATCH, end - offset)
-    data = os.pread(descriptor, length, offset) if fits and not header.sealed else b""
+    data = _tried(os.pread, descriptor, length, offset) if fits and not header.sealed else b""
     whole = fits and len(data) == length and wire.verify_batch(memoryview(data))
     return Found(
         offset,
@@ -298,7 +315,7 @@ def _print_batch(descriptor: int, batch: Found) -> None:
     if not batch.whole:
         print("    not whole: its checksum does not hold (torn, or overwritten)")
         return
-    data = os.pread(descriptor, batch.length, batch.offset)
+    data = _tried(os.pread, descriptor, batch.length, batch.offset)
     try:
         frames = wire.decode_frames(memoryview(data)[BATCH_HEADER:], batch.frame_count)
         for number, frame in enumerate(frames):

@@ -58,6 +58,23 @@ def explain(path: Path, data: bytes, *options: str) -> int:
     return main(["explain", str(path), *options])
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_for_what_is_printed(tmp_path: Path, unbuffered: str) -> None:
+    path = tmp_path / "dial.mbx"
+    path.write_bytes(mailbox())
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "muxfs", "explain", str(path)],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.stderr == "muxfs: cannot write the output: No space left on device\n"
+    assert done.returncode == os.EX_CANTCREAT
+
+
 def test_nobody_reads_what_is_printed(tmp_path: Path) -> None:
     path = tmp_path / "dial.mbx"
     path.write_bytes(mailbox())
