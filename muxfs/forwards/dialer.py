@@ -39,6 +39,7 @@ _ERRORS: Final[dict[int, tuple[Code, str]]] = {
     errno.ENFILE: (Code.LIMIT, "this host has too many open files"),
     errno.ENOBUFS: (Code.LIMIT, "this host is out of network buffers"),
     errno.ENOMEM: (Code.LIMIT, "this host is out of memory"),
+    errno.EAGAIN: (Code.LIMIT, "this user may have no more threads (see ulimit -u)"),
 }
 _UNIX_ERRORS: Final[dict[int, tuple[Code, str]]] = {
     errno.ENOENT: (Code.REFUSED, "there is no such socket"),
@@ -178,6 +179,8 @@ async def _connect_unix(target: UnixPath) -> Connection:
             except BlockingIOError:
                 # its backlog is full, and nothing tells when it is not: unlike TCP's
                 await trio.sleep(BACKLOG_NAP)
+            except RuntimeError as error:  # no thread can be started
+                raise OSError(errno.EAGAIN, str(error)) from None
     except BaseException:
         sock.close()
         raise

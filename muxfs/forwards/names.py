@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from typing import TypeAlias
 
@@ -17,4 +18,6 @@ async def resolve(host: str, port: int, kind: int = socket.SOCK_STREAM) -> list[
         found = await trio.socket.getaddrinfo(host, port, type=kind)
     except UnicodeError:  # empty or long labels, characters that no name has (RFC 5891)
         raise socket.gaierror(socket.EAI_NONAME, "it is not a valid name") from None
+    except RuntimeError as error:  # no thread can be started: it concerns this name, not all
+        raise OSError(errno.EAGAIN, str(error)) from None
     return [(int(family), address) for family, _, _, _, address in found]  # type: ignore[misc]

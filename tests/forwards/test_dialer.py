@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -19,8 +20,9 @@ from muxfs.forwards.consent import EVERYTHING, LOCAL_PORTS, Policy, Refusal
 from muxfs.forwards.dialer import dial, explain
 from muxfs.forwards.events import Ended, Opened, Refused
 from muxfs.forwards.incoming import serve_streams
+from muxfs.forwards.patterns import exactly
 from muxfs.forwards.ports import open_port
-from muxfs.forwards.spec import Forward, Port, Target
+from muxfs.forwards.spec import Forward, Port, Target, UnixPath
 from muxfs.forwards.tcp import Connection
 from tests.ports import unused_port
 
@@ -109,6 +111,20 @@ async def test_names_that_do_not_resolve() -> None:
     assert await dial(Target("slow.example", 1), ANYTHING, 0.05) == Refusal(
         Code.TIMEOUT, "ETIMEDOUT slow.example:1: no answer within 0.05 s"
     )
+
+
+async def test_without_a_thread_one_target_is_refused_and_nothing_else_ends(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def none_left(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", none_left)
+    for target in (Target("name.example", 1), UnixPath(str(tmp_path / "socket"))):
+        refusal = await dial(target, Policy((exactly(target),)), 5)
+        assert isinstance(refusal, Refusal)
+        assert refusal.code is Code.LIMIT
+        assert "no more threads" in refusal.reason
 
 
 @asynccontextmanager
