@@ -20,9 +20,10 @@ def build(output: str, compiler: str | None, include: str | None) -> int:
         raise Failure(f"cannot write {path}: {error.strerror}", exit_code_of(error)) from error
     say = f"""\
 {path}: for Slurm {release}; it starts {plugin.command()}
-Copy it to the same path on each submission and compute host, and there add to plugstack.conf:
+Install it at the same path on each submission and compute host (by install or mv, not cp: slurmd
+may have it in use), and there add to plugstack.conf:
   optional {path}
-Then restart slurmd on the compute nodes; running jobs are not affected by that.
+New jobs and steps read that; no daemon needs a restart, and running jobs are not affected.
 """
     sys.stdout.write(say)
     return 0
