@@ -30,6 +30,8 @@ _ERRNOS: Final = {
 
 def printable(text: str) -> str:
     """Escape what a terminal would interpret: texts of the far side may be hostile."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -7,6 +7,7 @@ the reader sees. They never raise: what fails is reported to the engine and trie
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
@@ -43,6 +44,9 @@ comes meanwhile accumulates, and goes out as one batch."""
 
 READS_IN_A_ROW: Final = 8
 """Reads out of memory until other tasks get their turn: a peer may write as fast as we read."""
+
+LATE_NOTICE: Final = 0.001
+"""Seconds after news in which the kernel's word of a change may be about what was read then."""
 
 WRITES_IN_A_ROW: Final = 4
 """Writes into memory until other tasks get their turn."""
@@ -113,7 +117,13 @@ class Pump:
         self._eager_at = 0.0
         self._woken_for = 0.0
         self._looked_at = 0.0
+        self._watched = False
+        """Whether the last pause was one in which the kernel could tell of changes."""
         self._notified = False
+        """Whether it did."""
+        self._told_of_news = False
+        """Whether it did before the last news."""
+        self._news_at = 0.0
         self._napping: trio.CancelScope | None = None
         self._troubles: dict[str, int] = {}
         self._told_troubles: set[int] = set()
@@ -247,7 +257,7 @@ class Pump:
                 continue
             self._note_recovery("reading")
             backoff = READ_BACKOFF[0]
-            if more:
+            if more and not (self.storage.reader.notifies and self.engine.caught_up):
                 await trio.sleep(self.storage.reader.least_pause)
                 if not self.storage.reader.immediate:
                     # who got the news goes first: a read by a thread takes time from them
@@ -260,12 +270,17 @@ class Pump:
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
         marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         quiet = trio.current_time() - engine.active_at
+        if reader.notifies:
+            # not for longer than without, unless the last news were told: what comes through a
+            # server may not wake us
+            told = math.inf if self._told_of_news else quiet
+            pause = policy.pause(told, False, reader.least_pause, self._chance())
+            self._notified = await reader.watch(marker, 0, pause.seconds)
+            self._watched = True
+            return
         immediate = reader.immediate and not self._budget.bounded
         pause = policy.pause(quiet, immediate, reader.least_pause, self._chance())
-        if pause.seconds and reader.notifies:
-            # not for longer than without: what comes through a server may not wake us
-            self._notified = await reader.watch(marker, 0, pause.seconds)
-        elif pause.nap and engine.marker is not None:
+        if pause.nap and engine.marker is not None:
             with trio.CancelScope() as self._napping:
                 await reader.watch(marker, pause.nap, pause.seconds)
             self._napping = None
@@ -284,10 +299,15 @@ class Pump:
         engine.begin_poll(trio.current_time())
         progress = await self._read_due()
         # the kernel told of a change that is not in the ring: then it is in the head
-        if self._notified and not progress:
-            engine.look_at_head(trio.current_time())
+        now = trio.current_time()
+        if progress:
+            self._news_at = now
+            if self._watched:
+                self._told_of_news = self._notified
+        elif self._notified and now - self._news_at > LATE_NOTICE:
+            engine.look_at_head(now)
             progress = await self._read_due()
-        self._notified = False
+        self._notified = self._watched = False
         self._after_reading()
         return progress
 

@@ -7,7 +7,7 @@ The contract is trio's (`trio.abc`): every method is a checkpoint, a cancelled
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, final
 
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 DEFAULT_RECEIVE = 64 << 10
 """Bytes that `receive_some` returns at the most if the caller does not say."""
+
+HANDED_ON = 16 << 10
+"""Received bytes up to which a `sink` gets them from the task that read the file: without a
+task switch for each message. More would keep that task from reading on."""
+
+Sink = Callable[[Buffer], Buffer]
+"""Takes bytes without waiting, and returns those that it did not take. May raise OSError."""
 
 
 class _OneTask:
@@ -64,6 +71,9 @@ class MuxStream(trio.abc.HalfCloseableStream):
         self._halfway = False
         """Whether a send_all has queued some of its bytes, and not all."""
         self._send_cancelled = False
+        self._sink: Sink | None = None
+        self._left: Buffer | OSError = b""
+        """What the sink did not take, or could not."""
 
     def __repr__(self) -> str:
         return f"<MuxStream {self._core.stream_id} {printable(self._core.target)!r}>"
@@ -116,8 +126,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
         What is sent before goes out with the answer.
         """
-        self._session.engine.accept(self._core, bound_address)
-        self._session.pump.kick_writer()
+        engine, stream = self._session.engine, self._core
+        engine.accept(stream, bound_address)
+        # who has sent data does not wait for this: it goes with the first answer or the next ack
+        if stream.send.sendable or not (stream.receive.expected and engine.owes_ack):
+            self._session.pump.kick_writer()
         await trio.lowlevel.checkpoint()
 
     async def wait_given_up(self) -> None:
@@ -198,7 +211,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 self._check_sendable()
                 self._eof_sent = True
                 self._session.engine.finish(self._core)
-                self._session.pump.kick_writer()
+                self._session.pump.kick_writer(eagerly=True)
             await trio.lowlevel.checkpoint()
 
     def _piece(self, view: bytes | memoryview, at: int) -> Buffer:
@@ -240,16 +253,30 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 raise ValueError("max_bytes must be at least 1")
         return bytes(await self.receive_buffer(max_bytes or DEFAULT_RECEIVE))
 
-    async def receive_buffer(self, max_bytes: int) -> Buffer:
-        """Like `receive_some`, without the copy: what is returned may be a memoryview."""
+    async def receive_buffer(self, max_bytes: int, sink: Sink | None = None) -> Buffer:
+        """Like `receive_some`, without the copy: what is returned may be a memoryview.
+
+        What comes in small pieces goes to the `sink` as soon as it is here, and only what that
+        does not take is returned. Raises what the sink raises.
+        """
         with self._receiving.entered():
             if self._closed:
                 raise trio.ClosedResourceError
-            # before the data is taken, so that a cancelled call loses nothing
-            await trio.lowlevel.checkpoint()
             receive = self._core.receive
-            while not receive.readable and not self._closed:
-                await self._receive_lot.park()
+            if receive.readable and not (sink and self._hand_on(sink)):
+                # before the data is taken, so that a cancelled call loses nothing
+                await trio.lowlevel.checkpoint()
+            try:
+                self._sink = sink
+                while not (receive.readable or self._left or self._closed):
+                    await self._receive_lot.park()
+            finally:
+                self._sink = None
+            left, self._left = self._left, b""
+            if isinstance(left, OSError):
+                raise left
+            if left:
+                return left
             if self._closed:
                 raise trio.ClosedResourceError
             if receive.buffered:
@@ -304,15 +331,28 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def _let_go(self) -> None:
         self._session.engine.release(self._core)
-        self._session.pump.kick_writer()
+        if self._session.engine.wants_write(trio.current_time()):
+            self._session.pump.kick_writer()
         self.wake()
 
     # For the session
 
     def wake(self) -> None:
         """Let waiting tasks look again; called by the session when something changed."""
-        self._send_lot.unpark_all()
-        self._receive_lot.unpark_all()
+        if self._send_lot:
+            self._send_lot.unpark_all()
+        if self._receive_lot and not (self._sink and self._hand_on(self._sink)):
+            self._receive_lot.unpark_all()
+
+    def _hand_on(self, sink: Sink) -> bool:
+        """Give what is here to the sink; whether it took all, and there is nothing else to tell."""
+        receive = self._core.receive
+        while 0 < receive.buffered <= HANDED_ON and not (self._left or self._closed):
+            try:
+                self._left = sink(self._session.take(self._core, HANDED_ON))
+            except OSError as error:
+                self._left = error
+        return not (receive.readable or self._left or self._closed)
 
 
 def _broken(ending: Ending | None) -> trio.BrokenResourceError:

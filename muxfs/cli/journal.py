@@ -139,6 +139,8 @@ class Journal:
     def _carried(self, event: events.Event) -> None:
         tell = self.output.tell
         match event:
+            case events.Opened() | events.Ended() if not self.output.tells(VERBOSE):
+                pass  # words that nobody reads cost 20 us of a connection
             case events.Opened(originator, target):
                 words = f"  opened {originator} -> {target}"
                 tell("opened", words, VERBOSE, originator=originator, target=target)

@@ -33,9 +33,13 @@ class Output:
         if words and not self.json and level <= self.level:
             _write(self.words_to, words)
 
+    def tells(self, level: int) -> bool:
+        """Whether events of that level are told at all."""
+        return level <= max(self.level, NORMAL)
+
     def tell(self, event: str, words: str, level: int = NORMAL, **fields: object) -> None:
         """Tell an event: the words to people, the name and fields to programs."""
-        if level > self.level and level > NORMAL:
+        if not self.tells(level):
             return
         if self.json:
             _write(self.events_to, json.dumps({"event": event, **fields}, ensure_ascii=True))

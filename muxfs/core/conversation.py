@@ -210,6 +210,11 @@ class Conversation:
 
     # Acks
 
+    @property
+    def owes_ack(self) -> bool:
+        """Whether an ack goes out within `ACK_DELAY`."""
+        return self._ack_at != _NEVER
+
     def ack_told(self) -> None:
         """Note that the read position goes out."""
         self._ack_owed = False

@@ -244,6 +244,11 @@ class Engine:
         return self._conversation.pacer.smoothed if self._conversation else None
 
     @property
+    def owes_ack(self) -> bool:
+        """Whether a batch goes out soon in any case, with an ack."""
+        return self._conversation is not None and self._conversation.owes_ack
+
+    @property
     def open_streams(self) -> int:
         """Live streams."""
         return len(self._conversation.streams.streams) if self._conversation else 0

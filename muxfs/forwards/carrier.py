@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import attrs
@@ -38,7 +38,7 @@ class Load:
     answers: Answers = attrs.field(factory=Answers)
     """Who waits for the far side's answer."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def one_more(self, count: int = 1) -> Iterator[None]:
         """Count a connection, or what takes as many descriptors as some."""
         self.connections += count
@@ -88,6 +88,9 @@ class Carrier:
         if load.held >= MAX_HELD:
             reason = f"more than {MAX_HELD} connections wait for a session"
             return Refused(originator, target, Code.LIMIT, reason)
+        if not load.held:  # nobody was first
+            with contextlib.suppress(trio.BrokenResourceError):
+                return self.session.start_stream(target, originator)
         load.held += 1
         try:
             with trio.move_on_after(timeout):

@@ -116,7 +116,11 @@ class Child:
         """Close the child's standard input."""
         await self._stdin.aclose()
 
-    async def receive_buffer(self, max_bytes: int) -> Buffer:
+    async def receive_buffer(
+        self,
+        max_bytes: int,
+        sink: Callable[[Buffer], Buffer] | None = None,  # noqa: ARG002
+    ) -> Buffer:
         """Receive; b"" at an end of file, unless the child failed: then BrokenResourceError."""
         data = await self._stdout.receive_some(max_bytes)
         if not data:

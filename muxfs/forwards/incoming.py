@@ -19,7 +19,7 @@ from muxfs.forwards.admission import OWN_USER, Admission
 from muxfs.forwards.carrier import Carrier
 from muxfs.forwards.consent import Policy, Refusal
 from muxfs.forwards.datagrams import relay
-from muxfs.forwards.dialer import dial, explain_errno, open_datagrams
+from muxfs.forwards.dialer import dial, dial_loopback, explain_errno, open_datagrams
 from muxfs.forwards.events import Ended, Opened, Refused
 from muxfs.forwards.lending import Lender
 from muxfs.forwards.patterns import exactly
@@ -141,6 +141,8 @@ class _Server:
         self, stream: MuxStream, target: AnyTarget, policy: Policy
     ) -> Connection | Refusal:
         """Dial, unless the client leaves meanwhile: its slot is for those that wait."""
+        if (connected := dial_loopback(target, policy)) is not None:
+            return connected
         found: Connection | Refusal = Refusal(Code.CANCELLED, f"{target}: the client has left")
 
         async def leave() -> None:

@@ -8,6 +8,7 @@ one of `End`; `_settle` says what becomes of both sides then.
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -35,8 +36,13 @@ class Stream(Protocol):
     async def send_eof(self) -> None:
         """End the sending direction cleanly."""
 
-    async def receive_buffer(self, max_bytes: int) -> Buffer:
-        """Receive; b"" at a clean end, trio.BrokenResourceError after a reset."""
+    async def receive_buffer(
+        self, max_bytes: int, sink: Callable[[Buffer], Buffer] | None = None
+    ) -> Buffer:
+        """Receive; b"" at a clean end, trio.BrokenResourceError after a reset.
+
+        `sink` may be given small pieces as soon as they come; it returns what it did not take.
+        """
 
     async def aclose(self) -> None:
         """Close; what was sent still arrives."""
@@ -84,7 +90,7 @@ async def splice(connection: Connection, stream: Stream, transfer: Transfer) -> 
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_up, connection, stream, transfer, nursery.cancel_scope)
-            nursery.start_soon(_down, connection, stream, transfer, nursery.cancel_scope)
+            await _down(connection, stream, transfer, nursery.cancel_scope)
     finally:
         with trio.CancelScope(shield=True):
             await _settle(connection, stream, transfer)
@@ -119,8 +125,13 @@ async def _up(
 async def _down(
     connection: Connection, stream: Stream, transfer: Transfer, both: trio.CancelScope
 ) -> None:
+    def sink(data: Buffer) -> Buffer:
+        left = connection.send_now(data)
+        transfer.received += len(data) - len(left)
+        return left
+
     try:
-        while data := await stream.receive_buffer(LARGEST_READ):
+        while data := await stream.receive_buffer(LARGEST_READ, sink):
             await connection.send_all(data)
             transfer.received += len(data)
         connection.send_eof()

@@ -97,27 +97,20 @@ class Connection:
 
     async def send_all(self, data: Buffer) -> None:
         """Send all bytes. Raises OSError when the other end takes no more."""
+        while left := self.send_now(data):
+            data = left
+            await trio.lowlevel.wait_writable(self._sock)
+
+    def send_now(self, data: Buffer) -> Buffer:
+        """Send what the kernel takes at once; return the rest. Raises as `send_all`."""
         try:
             sent = self._sock.send(data)
-            if sent == len(data):
-                return
         except BlockingIOError:
-            sent = 0
+            return data
         except OSError as error:
             self._note(error)
             raise
-        await self._send_rest(memoryview(data)[sent:])
-
-    async def _send_rest(self, rest: memoryview) -> None:
-        while rest:
-            await trio.lowlevel.wait_writable(self._sock)
-            try:
-                rest = rest[self._sock.send(rest) :]
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._note(error)
-                raise
+        return b"" if sent == len(data) else memoryview(data)[sent:]
 
     def _note(self, error: OSError) -> None:
         # EPIPE: the other end had sent its FIN before the reset, so its data is complete

@@ -17,7 +17,7 @@ from muxfs import Session, StreamRefused
 from muxfs.core.wire import Code
 from muxfs.forwards import dialer, incoming
 from muxfs.forwards.consent import EVERYTHING, LOCAL_PORTS, Policy, Refusal
-from muxfs.forwards.dialer import dial, explain
+from muxfs.forwards.dialer import dial, dial_loopback, explain
 from muxfs.forwards.events import Ended, Opened, Refused
 from muxfs.forwards.incoming import serve_streams
 from muxfs.forwards.patterns import exactly
@@ -275,3 +275,30 @@ async def test_a_dial_that_is_given_up_resets_what_was_connected(
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
             accepted.recv(1)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost.", "127.0.0.1", "::1"])
+async def test_an_own_port_is_connected_without_waiting(host: str) -> None:
+    address = "::1" if host == "::1" else "127.0.0.1"
+    family = socket.AF_INET6 if host == "::1" else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
+        server.settimeout(60)
+        found = dial_loopback(Target(host, server.getsockname()[1]), ANYTHING)
+        assert found is not None
+        accepted, _ = server.accept()
+        with accepted:
+            found.close()
+            assert accepted.recv(1) == b""  # a FIN, no reset
+
+
+def test_what_needs_more_than_that_is_left_to_dial() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert dial_loopback(Target("127.0.0.1", port), Policy()) is None
+        assert dial_loopback(Target("127.0.0.2", port), ANYTHING) is None
+        assert dial_loopback(Target("db", port), ANYTHING) is None
+        assert dial_loopback(UnixPath("/run/x"), ANYTHING) is None
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert dial_loopback(Target("localhost", unused_port()), LOCAL) is None

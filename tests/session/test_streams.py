@@ -12,7 +12,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 from muxfs import Code, MuxStream, StreamEnded, StreamRefused, StreamReset
 from muxfs.core.multiplexer import Filling, Multiplexer
 from muxfs.core.stream import SEND_BUFFER
-from muxfs.core.wire import DEFAULT_INITIAL_CREDIT, MAX_PENDING_OPENS, Role
+from muxfs.core.wire import DEFAULT_INITIAL_CREDIT, MAX_PENDING_OPENS, Buffer, Role
 from muxfs.testing import MemoryFilesystem
 from tests.session.tunnel import Tunnel, open_side, open_tunnel, read_all
 
@@ -608,3 +608,109 @@ async def test_a_stream_is_opened_before_its_first_byte_also_at_the_end_of_the_r
             assert len(await read_all(stream)) == length % 64
             await stream.aclose()
         nursery.cancel_scope.cancel()
+
+
+# What waits for bytes may take them at once
+
+
+async def test_small_pieces_go_to_the_sink_from_the_task_that_read_them(
+    autojump_clock: MockClock, ends: Ends
+) -> None:
+    near, far = ends
+    seen, taken = trio.open_memory_channel[tuple[bytes, str]](10)
+
+    def sink(data: Buffer) -> Buffer:
+        seen.send_nowait((bytes(data), trio.lowlevel.current_task().name))
+        return b""
+
+    async def receive() -> None:
+        assert await far.receive_buffer(100, sink) == b""
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive, name="receiver")
+        await wait_all_tasks_blocked()
+        for data in (b"one", b"two"):
+            await near.send_all(data)
+            got, task = await taken.receive()
+            assert got == data
+            assert task != "receiver"
+        await near.send_eof()
+    seen.close()
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_what_the_sink_does_not_take_is_returned(
+    autojump_clock: MockClock, ends: Ends, large: bool
+) -> None:
+    near, far = ends
+    data = b"0123456789" * (5000 if large else 1)
+    given: list[int] = []
+
+    def sink(data: Buffer) -> Buffer:
+        given.append(len(data))
+        return memoryview(data)[3:]
+
+    await near.send_all(data)
+    await near.send_eof()
+    got = b""
+    while more := await far.receive_buffer(1 << 20, sink):
+        got += bytes(more)
+    assert got.endswith(data[-7:])
+    assert len(got) + 3 * len(given) == len(data)
+
+
+async def test_what_the_sink_raises_is_raised_where_its_task_waits(
+    autojump_clock: MockClock, ends: Ends
+) -> None:
+    near, far = ends
+
+    def sink(_: Buffer) -> Buffer:
+        raise ConnectionResetError(errno.ECONNRESET, "gone")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(near.send_all, b"x")
+        with pytest.raises(ConnectionResetError):
+            await far.receive_buffer(100, sink)
+    await near.send_all(b"y")
+    assert await far.receive_some() == b"y"  # the stream itself is whole
+
+
+async def test_an_accept_that_nobody_waits_for_goes_with_the_first_answer(
+    autojump_clock: MockClock, tunnel: Tunnel
+) -> None:
+    await tunnel.stream_pair()  # a first one brings a PING, whose answer takes an ack with it
+    async with tunnel.listen.listen(auto_accept=False) as listener:
+        near = tunnel.dial.start_stream()
+        await near.send_all(b"request")
+        far = await listener.accept()
+        assert await far.receive_some() == b"request"
+        await wait_all_tasks_blocked()
+        await far.accept("somewhere")
+        for _ in range(5):  # the writer does not run: what it was not told of is still queued
+            await trio.lowlevel.checkpoint()
+        assert tunnel.listen.engine.wants_write(trio.current_time())
+        await far.send_all(b"answer")
+        assert not tunnel.listen.engine.wants_write(trio.current_time())
+        assert await near.receive_some() == b"answer"
+        assert await near.wait_accepted() == "somewhere"
+
+
+async def test_an_accept_without_an_answer_goes_with_the_ack(
+    autojump_clock: MockClock, tunnel: Tunnel
+) -> None:
+    async with tunnel.listen.listen(auto_accept=False) as listener:
+        near = tunnel.dial.start_stream()
+        await near.send_all(b"request")
+        far = await listener.accept()
+        await far.receive_some()
+        await far.accept()
+        with trio.fail_after(0.3):
+            await near.wait_accepted()
+        await trio.sleep(1)  # no ack is owed any more
+        late = tunnel.dial.start_stream()
+        await late.send_all(b"request")
+        far = await listener.accept()
+        await trio.sleep(1)
+        await far.accept()
+        with trio.fail_after(0.1):
+            await late.wait_accepted()
