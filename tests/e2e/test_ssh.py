@@ -12,6 +12,7 @@ import contextlib
 import getpass
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -145,6 +146,15 @@ async def test_ssh(node: Node, data: Path) -> None:
     done = await trio.run_process([*node.ssh, "node", "exit 7"], check=False)
     assert done.returncode == 7
     assert len(pids(node.tunnel.directory)) == 1
+
+
+async def test_what_sshd_forwards_is_the_own_users(node: Node, tmp_path: Path) -> None:
+    """As from a laptop by `ssh -L`: a port that admits only its user takes it."""
+    (sshd,) = re.findall(r"ListenAddress \S+:(\d+)", (tmp_path / "sshd_config").read_text())
+    listen = await node.tunnel.listen(int(sshd))
+    await listen.event("established")
+    to_the_port = [*node.ssh, "-W", f"127.0.0.1:{await listen.port()}", "node"]
+    assert (await node.run(*to_the_port)).startswith(b"SSH-2.0-")
 
 
 async def test_several_at_once(node: Node) -> None:
