@@ -76,6 +76,32 @@ async def test_an_hour_of_waiting_costs_less_than_two_operations_a_second(
         assert (operations(dial) - before) / HOUR <= 2.0
 
 
+async def test_what_was_just_seen_to_be_missing_is_not_looked_for_at_once(
+    autojump_clock: MockClock, monkeypatch
+) -> None:
+    policy = PollPolicy(minimum=0.001)
+    async with open_tunnel(MemoryFilesystem(latency=0.01), poll=policy) as tunnel:
+        near, far = await tunnel.stream_pair()
+        reader, looks = tunnel.listen.storage.reader, []
+        read = reader.read
+
+        async def spy(offset: int, length: int) -> bytes:
+            began = trio.current_time()
+            data = await read(offset, length)
+            if offset:  # not the head, which is read from time to time in between
+                looks.append((began, trio.current_time()))
+            return data
+
+        monkeypatch.setattr(reader, "read", spy)
+        for _ in range(5):
+            await near.send_all(b"x")
+            await far.receive_some()
+            seen = len(looks)
+            await far.send_all(b"y")
+            await near.receive_some()
+            assert looks[seen][0] - looks[seen - 1][1] >= policy.minimum - 1e-6
+
+
 async def test_polling_backs_off_smoothly(autojump_clock: MockClock) -> None:
     async with open_tunnel() as tunnel:
         near, far = await tunnel.stream_pair()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -263,6 +264,17 @@ async def test_writes_of_other_bytes_do_not_wait_for_one_that_hangs(tmp_path: Pa
             assert (tmp_path / "near").read_bytes()[:11] == bytes(5) + b"beside"
             gate.opened.set()
     assert (tmp_path / "near").read_bytes()[:11] == b"stuckbeside"
+    await near.aclose()
+
+
+async def test_a_write_that_is_begun_does_not_wait_for_its_task(tmp_path: Path) -> None:
+    near = await gated_writer(tmp_path, Gate())
+    begun = near.writer.begin_write(3, [b"at once"])
+    assert begun is not None
+    deadline = time.monotonic() + PATIENCE
+    while (tmp_path / "near").read_bytes()[3:10] != b"at once":
+        assert time.monotonic() < deadline
+    await begun
     await near.aclose()
 
 
