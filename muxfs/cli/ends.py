@@ -146,9 +146,12 @@ async def _serve_and_explain(end: End, stop: Stop, nursery: trio.Nursery) -> tup
 def _explain(end: End, error: OSError) -> Failure:
     path = error.filename or end.tunnel.sessions
     words = f"cannot use {path}: {error.strerror or error}"
-    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+    full = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+    if error.errno in {*full, errno.EIO}:
+        # EIO: what sshfs says of a full disk, too, since SFTP has no word for it
+        words += "; " if error.errno in full else "; if its disk is full: "
         need = amount(RING_OFFSET + end.session.capacity)
-        words += f"; the mailbox file needs {need} (see --ring)"
+        words += f"the mailbox file needs {need} (see --ring)"
     return Failure(words, exit_code_of(error))
 
 

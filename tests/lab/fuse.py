@@ -32,6 +32,8 @@ class FuseLab(Lab):
     """A server in the cell, and two clients beside it."""
 
     programs: ClassVar[tuple[Mapping[str, str], ...]] = (packages.CELL, packages.FUSE)
+    # what a FUSE daemon has taken on is waited out by the kernel, whatever signals come
+    lingering = True
     daemons: ClassVar[tuple[str, ...]]
     """The processes that serve, by name; no client has one of these names."""
 

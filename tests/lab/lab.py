@@ -68,6 +68,11 @@ class Lab(abc.ABC):
     programs: ClassVar[Sequence[Mapping[str, str]]] = ()
     """Programs to be there, and the packages that have them."""
 
+    lingering: ClassVar[bool] = False
+    """Whether a process that ends while the server stands still is there until it goes on."""
+    full: ClassVar[tuple[int, str]] = (os.EX_CANTCREAT, "No space left on device")
+    """How `muxfs` ends when the disk is full at its start, and what the filesystem says."""
+
     def __init__(self, spec: Spec, directory: Path) -> None:
         self.spec = spec
         self.cell = Cell(directory)

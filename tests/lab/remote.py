@@ -85,7 +85,7 @@ class Machine:
     """Of the agent in the lab's namespaces."""
     address: str | None = None
     """Of a guest, in the lab's network."""
-    _connections: WeakSet[agent.Connection] = attrs.field(factory=WeakSet)
+    _connections: WeakSet[agent.Connection] = attrs.field(factory=WeakSet, init=False)
 
     async def run(
         self, *argv: str, check: bool = True, within: float = 120.0, **options: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,8 @@ class SshfsLab(FuseLab):
 
     programs = (*FuseLab.programs, packages.SSHFS)
     daemons = ("sshd", "sshd-session")
+    # SFTP version 3 has no word for it
+    full = (os.EX_IOERR, "Input/output error")
 
     async def _start_server(self) -> None:
         run = self.server.run
