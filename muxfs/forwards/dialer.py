@@ -81,7 +81,11 @@ def dial_loopback(target: AnyTarget, policy: Policy) -> Connection | None:
     host = _LOOPBACK[0] if _is_home(target) else target.host
     if host not in _LOOPBACK or not policy.allows(target, parse_address(host)):
         return None
-    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError:  # a host without IPv6; no descriptors
+        return None
     try:
         sock.setblocking(False)
         reset_on_close(sock, True)

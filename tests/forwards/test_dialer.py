@@ -48,6 +48,16 @@ def test_errors_in_words(number: int, code: Code, words: str) -> None:
     assert refusal.reason.startswith(words)
 
 
+def test_a_host_without_that_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the far side asks for: it must end nothing but its own stream."""
+
+    def no_such_family(*_: object) -> NoReturn:
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+    monkeypatch.setattr(socket, "socket", no_such_family)
+    assert dial_loopback(Target("::1", 1), LOCAL) is None
+
+
 def test_an_error_without_a_number() -> None:
     assert explain(Target("db", 1), OSError("strange")).code is Code.INTERNAL
 
