@@ -7,8 +7,7 @@ The contract is trio's (`trio.abc`): every method is a checkpoint, a cancelled
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, final
 
 import trio
@@ -39,15 +38,13 @@ class _OneTask:
         self._what = what
         self._entered = False
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         if self._entered:
             raise trio.BusyResourceError(f"another task is {self._what} this stream")
         self._entered = True
-        try:
-            yield
-        finally:
-            self._entered = False
+
+    def __exit__(self, *_: object) -> None:
+        self._entered = False
 
 
 @final
@@ -165,7 +162,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         Raises ClosedResourceError, BrokenResourceError, BusyResourceError as trio says.
         If it is cancelled, the stream can only be closed, and the far side sees a reset.
         """
-        with self._sending.entered():
+        with self._sending:
             self._check_sendable()
             view = data if isinstance(data, bytes) else memoryview(data).cast("B")
             at = 0
@@ -188,7 +185,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         For callers that have several pieces at hand and yield by themselves. Raises as
         `send_all` does.
         """
-        with self._sending.entered():
+        with self._sending:
             self._check_sendable()
             if self._core.send.room <= 0:
                 return False
@@ -197,14 +194,14 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` would probably not have to wait; raises what it raises."""
-        with self._sending.entered():
+        with self._sending:
             self._check_sendable()
             await trio.lowlevel.checkpoint()
             await self._wait_room()
 
     async def send_eof(self) -> None:
         """End the sending direction cleanly; again is no harm. Raises as `send_all` does."""
-        with self._sending.entered():
+        with self._sending:
             if self._closed:
                 raise trio.ClosedResourceError
             if not self._eof_sent:
@@ -259,7 +256,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         What comes in small pieces goes to the `sink` as soon as it is here, and only what that
         does not take is returned. Raises what the sink raises.
         """
-        with self._receiving.entered():
+        with self._receiving:
             if self._closed:
                 raise trio.ClosedResourceError
             receive = self._core.receive

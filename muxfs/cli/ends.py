@@ -20,7 +20,7 @@ from muxfs.cli import forwarding, hints, jobs, readiness, settings, tunnel
 from muxfs.cli.child import SIGNALS, Child
 from muxfs.cli.end import End
 from muxfs.cli.failures import Failure, exit_code_of
-from muxfs.cli.heap import keep_freed_memory
+from muxfs.cli.heap import keep_freed_memory, spare_the_collector
 from muxfs.cli.jobs import JobOver, Watch
 from muxfs.cli.signals import Stop
 from muxfs.cli.telling import HINT_AFTER, Preparation, Teller, announce, remind, tell_instead
@@ -81,6 +81,7 @@ def run(end: End) -> int:
     """Run one end until it is over; return the exit code."""
     _allow_many_connections()
     keep_freed_memory()
+    spare_the_collector()
     return trio.run(_run, end)
 
 

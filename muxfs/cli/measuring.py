@@ -21,7 +21,7 @@ import trio
 from muxfs import workload
 from muxfs.cli import hints, settings, tunnel
 from muxfs.cli.failures import OK, UNAVAILABLE, Failure, exit_code_of
-from muxfs.cli.heap import keep_freed_memory
+from muxfs.cli.heap import keep_freed_memory, spare_the_collector
 from muxfs.cli.layout import columns
 from muxfs.cli.output import LiveLine
 from muxfs.cli.signals import Stop
@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     args.takeover, args.label = False, ""
     measurement = Measurement(args, tunnel.resolve(args.tunnel), settings.session_config(args))
     keep_freed_memory()
+    spare_the_collector()
     return trio.run(_run, measurement)
 
 
