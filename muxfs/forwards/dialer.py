@@ -50,10 +50,13 @@ _UNIX_ERRORS: Final[dict[int, tuple[Code, str]]] = {
 _TELLING: Final = (errno.ECONNREFUSED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
-async def dial(target: AnyTarget, policy: Policy, connect_timeout: float) -> Connection | Refusal:
+async def dial(
+    target: AnyTarget, policy: Policy, connect_timeout: float, begun: socket.socket | None = None
+) -> Connection | Refusal:
     """Connect to a target that the policy allows: all its addresses, staggered.
 
-    connect_timeout: seconds that resolving and connecting may take together.
+    connect_timeout: seconds that resolving and connecting may take together. begun: what
+    `dial_loopback` has begun; the caller closes it, if that is still to be done.
     """
     if refusal := policy.refusal(target):
         return refusal
@@ -64,17 +67,18 @@ async def dial(target: AnyTarget, policy: Policy, connect_timeout: float) -> Con
             addresses = await _resolve(target, policy, socket.SOCK_STREAM)
             if isinstance(addresses, Refusal):
                 return addresses
-            return await _connect_first(addresses)
+            return await _connect_first(addresses, begun)
         except OSError as error:
             return explain(target, error)
     return _too_late(target, connect_timeout)
 
 
-def dial_loopback(target: AnyTarget, policy: Policy) -> Connection | None:
+def dial_loopback(target: AnyTarget, policy: Policy) -> Connection | socket.socket | None:
     """Connect to a port of this host without waiting: the kernel has done it when it returns.
 
-    None where that cannot be, or fails: `dial` tries again, and finds the words, with three
-    tasks more.
+    A bare socket where it has not, being busy: for `dial` to go on with, since beside another
+    one it may become a second connection to the server. None where that cannot be, or fails:
+    `dial` tries again, and finds the words, with three tasks more.
     """
     if not isinstance(target, Target) or policy.refusal(target):
         return None
@@ -90,8 +94,12 @@ def dial_loopback(target: AnyTarget, policy: Policy) -> Connection | None:
         sock.setblocking(False)
         reset_on_close(sock, True)
         address = (host, target.port)
-        done = sock.connect_ex(address) == 0 or sock.connect_ex(address) == 0
-        if done and sock.getsockname() != sock.getpeername():
+        number = sock.connect_ex(address)
+        if number == errno.EINPROGRESS:
+            number = sock.connect_ex(address)
+            if number in {errno.EINPROGRESS, errno.EALREADY}:
+                return sock
+        if not number and sock.getsockname() != sock.getpeername():
             reset_on_close(sock, False)
             return Connection(sock)
     except OSError:
@@ -147,14 +155,19 @@ def _both_families_first(addresses: list[Address]) -> list[Address]:
     return addresses
 
 
-async def _connect_first(addresses: Sequence[Address]) -> Connection:
-    """Connect to the address that answers first. Raises OSError with the most telling error."""
+async def _connect_first(
+    addresses: Sequence[Address], begun: socket.socket | None = None
+) -> Connection:
+    """Connect to the address that answers first. Raises OSError with the most telling error.
+
+    begun: a socket that is connecting to the first address already.
+    """
     errors: list[OSError] = []
     connected: list[Connection] = []
 
-    async def attempt(address: Address, failed: trio.Event) -> None:
+    async def attempt(address: Address, failed: trio.Event, begun: socket.socket | None) -> None:
         try:
-            connection = await _connect(*address)
+            connection = await _connect(*address, begun)
         except OSError as error:
             errors.append(error)
             failed.set()
@@ -168,7 +181,8 @@ async def _connect_first(addresses: Sequence[Address]) -> Connection:
         async with trio.open_nursery() as nursery:
             for address in addresses:
                 failed = trio.Event()
-                nursery.start_soon(attempt, address, failed)
+                nursery.start_soon(attempt, address, failed, begun)
+                begun = None
                 with trio.move_on_after(STAGGER):
                     await failed.wait()
     except BaseException:  # too late, or not wanted any more, at the moment that it connected
@@ -181,13 +195,23 @@ async def _connect_first(addresses: Sequence[Address]) -> Connection:
     raise min(errors, key=_telling)
 
 
-async def _connect(family: int, address: tuple[str, int]) -> Connection:
-    sock = trio.socket.socket(family, socket.SOCK_STREAM)
+async def _connect(
+    family: int, address: tuple[str, int], begun: socket.socket | None = None
+) -> Connection:
+    if begun is None:
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+    else:
+        sock = trio.socket.from_stdlib_socket(begun)
     try:
         # Given up on the way it may be connected already: a server must not take that for a
         # client that sent nothing, and finished.
         reset_on_close(sock, True)
-        await sock.connect(address)
+        if begun is None:
+            await sock.connect(address)
+        else:
+            await trio.lowlevel.wait_writable(begun)
+            if number := begun.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(number, os.strerror(number))  # noqa: TRY301
         connection = Connection.of_stream(trio.SocketStream(sock))
         reset_on_close(connection.sock, False)
     except BaseException:

@@ -141,19 +141,24 @@ class _Server:
         self, stream: MuxStream, target: AnyTarget, policy: Policy
     ) -> Connection | Refusal:
         """Dial, unless the client leaves meanwhile: its slot is for those that wait."""
-        if (connected := dial_loopback(target, policy)) is not None:
-            return connected
+        begun = dial_loopback(target, policy)
+        if isinstance(begun, Connection):
+            return begun
         found: Connection | Refusal = Refusal(Code.CANCELLED, f"{target}: the client has left")
 
         async def leave() -> None:
             await stream.wait_given_up()
             nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(leave)
-            async with self._dials:
-                found = await dial(target, policy, self.connect_timeout)
-            nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(leave)
+                async with self._dials:
+                    found = await dial(target, policy, self.connect_timeout, begun)
+                nursery.cancel_scope.cancel()
+        finally:
+            if begun is not None:
+                begun.close()  # unless it has become a connection
         return found
 
     async def _relay(self, stream: MuxStream, asked: Datagrams, policy: Policy) -> Refusal | None:

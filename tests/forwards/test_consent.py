@@ -334,7 +334,7 @@ async def test_the_next_address_is_tried_while_the_first_is_silent(
 
     plain = dialer._connect
 
-    async def connect(family: int, address: tuple[str, int]) -> Connection:
+    async def connect(family: int, address: tuple[str, int], _begun: object) -> Connection:
         if address[0] == "192.0.2.1":
             await trio.sleep_forever()
         return await plain(family, address)

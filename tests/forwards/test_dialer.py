@@ -294,11 +294,41 @@ async def test_an_own_port_is_connected_without_waiting(host: str) -> None:
     with socket.create_server((address, 0), family=family) as server:
         server.settimeout(60)
         found = dial_loopback(Target(host, server.getsockname()[1]), ANYTHING)
-        assert found is not None
+        assert isinstance(found, Connection)
         accepted, _ = server.accept()
         with accepted:
             found.close()
             assert accepted.recv(1) == b""  # a FIN, no reset
+
+
+async def test_a_busy_kernel_is_waited_for_and_the_server_sees_one_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may be through a moment after it said that it is still at it."""
+    answers: list[int] = []
+
+    def still_at_it(sock: socket.socket, address: tuple[str, int]) -> int:
+        if len(answers) % 2 == 0:
+            sock.setblocking(True)
+            sock.connect(address)
+            sock.setblocking(False)
+        answers.append(errno.EALREADY if len(answers) % 2 else errno.EINPROGRESS)
+        return answers[-1]
+
+    monkeypatch.setattr(socket.socket, "connect_ex", still_at_it, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        async with dialling() as (session, log):
+            stream = await session.open_stream(f"localhost:{server.getsockname()[1]}")
+            await log.wait(Opened)
+            accepted, _ = server.accept()
+            with accepted:
+                accepted.sendall(b"hello")
+                assert await stream.receive_some(10) == b"hello"
+            server.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                server.accept()
+            await stream.aclose()
+    assert answers == [errno.EINPROGRESS, errno.EALREADY]
 
 
 def test_what_needs_more_than_that_is_left_to_dial() -> None:
