@@ -109,7 +109,8 @@ def _check_copies(copies: Copying) -> None:
 
 def _join(args: argparse.Namespace, tunnel: Tunnel) -> End:
     """Connect to an end of this host, which is started if need be. Raises Failure."""
-    from muxfs.control import background, client, place  # noqa: PLC0415  (start-up time)
+    from muxfs.cli.tunnel import HOME_VARIABLE  # noqa: PLC0415  (start-up time)
+    from muxfs.control import background, client, place  # noqa: PLC0415
 
     real = os.path.realpath(tunnel.path)
 
@@ -125,8 +126,11 @@ def _join(args: argparse.Namespace, tunnel: Tunnel) -> End:
     key_file = args.key_file or os.environ.get(KEY_VARIABLE)
     if key_file:
         args.key_file = os.path.abspath(key_file)  # it runs in another directory
+    name = tunnel.path
+    if tunnel.home is not None:  # by its name, so that the directory of all tunnels is made, too
+        os.environ[HOME_VARIABLE], name = os.path.split(tunnel.path)
     persist = f"{args.persist:g}s"
-    options = ["listen", tunnel.path, "--quiet", "--persist", persist, *session_arguments(args)]
+    options = ["listen", name, "--quiet", "--persist", persist, *session_arguments(args)]
     try:
         return background.find_or_start(real, find, options, args.connect_timeout)
     except background.NotStarted as error:

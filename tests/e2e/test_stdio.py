@@ -484,6 +484,33 @@ async def test_one_that_cannot_start_says_why(tunnel: Tunnel) -> None:
     assert "--ring: 1.0 KiB is not from" in done.err
 
 
+async def test_the_first_command_of_a_new_account(
+    tunnel: Tunnel, nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory of all tunnels is made by the end in the background."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MUXFS_HOME", raising=False)
+    tunnel = attrs.evolve(tunnel, directory=tmp_path / ".muxfs" / "job")
+    port = await serve(nursery, echo)
+    command = ["-m", "muxfs", "stdio", "--connect-timeout", "60s", "job", str(port)]
+    first = await trio.lowlevel.open_process(
+        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        async with first.stdin, first.stdout:
+            await first.stdin.send_all(b"hello")
+            while not pids(tunnel.directory):  # noqa: ASYNC110  (of a process that is not ours)
+                await trio.sleep(0.01)
+            await tunnel.dial()
+            assert await receive_exactly(first.stdout, 5) == b"hello"
+            await first.stdin.aclose()
+            assert await first.wait() == 0
+    finally:
+        with trio.CancelScope(shield=True):
+            await end_all(tunnel.directory)
+    assert (tmp_path / ".muxfs").stat().st_mode & 0o777 == 0o700
+
+
 async def test_session_options_reach_the_background(alone: Tunnel, nursery: trio.Nursery) -> None:
     port = await serve(nursery, echo)
     options = ["--ring", "256K", "--label", "-a b", "--poll", "2ms:20ms", "--insecure-dir"]
