@@ -41,7 +41,7 @@ class Growth:
             for name, peer in {**OTHERS, "muxfs": muxfs("muxfs", ())}.items():
                 with self._told(name):
                     running.append(stack.enter_context(peer(target)))
-            return [*self._crowds(running), self._messages(running), self._rings(target, muxfs)]
+            return [*self._crowds(running), self._messages(running), *self._rings(target, muxfs)]
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -110,25 +110,29 @@ class Growth:
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    def _rings(self, target: int, muxfs: Callable[[str, Sequence[str]], Peer]) -> Curves:
+    def _rings(
+        self, target: int, muxfs: Callable[[str, Sequence[str]], Peer]
+    ) -> tuple[Curves, Curves]:
         """One stream, and an echo beside one, by the size of the ring."""
-        curves = Curves("The size of the ring (--ring)", "KiB", "MB/s, us", [])
-        curves.at = [size / 1024 for size in self.sizes.rings]
-        names = ("one stream up [MB/s]", "echo under bulk up p50 [us]")
-        curves.series = {name: [] for name in names}
+        bulk = Curves("One stream up, by the ring (--ring)", "KiB", "MB/s", [])
+        echo = Curves("Echo under bulk up p50, by the ring", "KiB", "us", [])
+        shown = {"one stream up [MB/s]": bulk, "echo under bulk up p50 [us]": echo}
+        for curves in shown.values():
+            curves.at = [size / 1024 for size in self.sizes.rings]
+            curves.series = {"muxfs": []}
         sizes = attrs.evolve(self.sizes, stream=self.sizes.ring_stream)
         for ring in self.sizes.rings:
             self.progress(f"ring of {amount(ring)}")
-            found: dict[str, list[float]] = {name: [] for name in names}
+            found: dict[str, list[float]] = {name: [] for name in shown}
             with (
                 self._told(f"ring of {amount(ring)}"),
                 muxfs("muxfs", ["--ring", str(ring)])(target) as peer,
             ):
                 for _ in range(sizes.rounds):
                     figures = {**works.up(peer, sizes), **works.loaded_echo("up")(peer, sizes)}
-                    for name in names:
+                    for name in shown:
                         found[name].append(figures[name])
-            for name in names:
+            for name, curves in shown.items():
                 values = found[name]
-                curves.series[name].append(statistics.median(values) if values else None)
-        return curves
+                curves.series["muxfs"].append(statistics.median(values) if values else None)
+        return bulk, echo

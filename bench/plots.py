@@ -11,7 +11,17 @@ from matplotlib.figure import Figure
 
 from bench.report import Curves, Points, Results
 
-COLOURS = ("#999999", "#d9a441", "#4477aa", "#66bbdd", "#bb6688", "#117733", "#44aa88", "#88cc66")
+COLOURS = {
+    "tcp": "#999999",
+    "socat x 2": "#d9a441",
+    "ssh -L": "#4477aa",
+    "ssh -L, aes128-gcm": "#66bbdd",
+    "FileForward*": "#bb6688",
+    "muxfs": "#117733",
+    "muxfs, key": "#44aa88",
+    "muxfs, disk": "#88cc66",
+}
+"""Of the peers, in all plots."""
 COLUMNS = 2
 STEP = 4
 """Between the values of a quantity so far apart, its axis is logarithmic."""
@@ -47,7 +57,7 @@ def bars(
         for number, peer in enumerate(peers):
             heights = [results.summary(name, peer) or 0.0 for name in names]
             at = [place + (number - len(peers) / 2 + 0.5) * width for place in range(len(names))]
-            panel.bar(at, heights, width, label=peer, color=COLOURS[number % len(COLOURS)])
+            panel.bar(at, heights, width, label=peer, color=COLOURS[peer])
         labels = [
             name.partition(" [")[0].replace(" under bulk", "\nunder bulk\n") for name in names
         ]
@@ -79,7 +89,7 @@ def curves(path: Path, panels: Sequence[Curves]) -> None:
         colours: dict[str, str] = {}
         for name, ys in each.series.items():
             base = name.partition(":")[0]
-            colour = colours.setdefault(base, f"C{len(colours)}")
+            colour = colours.setdefault(base, COLOURS.get(base, f"C{len(colours)}"))
             known = [(x, y) for x, y in zip(each.at, ys, strict=True) if y is not None]
             style = "--" if name in each.bounds else "o-"
             panel.plot(*zip(*known, strict=True), style, color=colour, label=name, markersize=3)
