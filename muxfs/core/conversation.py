@@ -221,6 +221,14 @@ class Conversation:
         self._ack_at = _NEVER
         self._ack_sent = self.inbound.position
 
+    def status_told(self) -> None:
+        """Note that a status goes out.
+
+        An ack that only a beat has told is seen so late that the peer may write all again.
+        """
+        if self.room < wire.ALIGNMENT:
+            self.ack_told()
+
     def ack_needs_status(self, now: float) -> bool:
         """Whether an ack is due for which the ring has no room."""
         return self._ack_owed and now >= self._ack_at and self.room < wire.ALIGNMENT

@@ -455,7 +455,7 @@ class Engine:
             items=tuple(items),
         )
         if self._conversation is not None:
-            self._conversation.ack_told()
+            self._conversation.status_told()
         block = self.blocks.encode_status(status, self.role)
         return Write(wire.status_offset(self.beat), [block], repeats=self._repair.under_way)
 
