@@ -183,20 +183,24 @@ class Watch:
 
     async def sweep_unused(self) -> bool:
         """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
-        job = self.following.last
-        number = 0 if job is None else job.number
-        path = os.path.join(tunnels_home(), tunnel_of(number))
-        used = await _in_thread(lambda: is_used(path, Role.DIAL))
+        path = self._left_behind()
+        used = path is not None and await _in_thread(lambda: is_used(path, Role.DIAL))
         if not used:
             await self.sweep_own()
         return not used
 
     async def sweep_own(self) -> None:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
-        job = self.following.last
-        if job is not None and job.ended:
-            path = os.path.join(tunnels_home(), tunnel_of(job.number))
+        path = self._left_behind()
+        if path is not None:
             await _in_thread(lambda: _remove_all([path]))
+
+    def _left_behind(self) -> str | None:
+        """Return the job's own tunnel if the job is over."""
+        job = self.following.last
+        if job is None or not job.ended:
+            return None
+        return os.path.join(tunnels_home(), tunnel_of(job.number))
 
     async def sweep(self, tunnel: str) -> None:
         """Remove the own tunnels of other jobs that are over; `tunnel` is in use."""
