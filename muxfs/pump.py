@@ -117,10 +117,8 @@ class Pump:
         self._eager_at = 0.0
         self._woken_for = 0.0
         self._looked_at = 0.0
-        self._watched = False
-        """Whether the last pause was one in which the kernel could tell of changes."""
-        self._notified = False
-        """Whether it did."""
+        self._notified: bool | None = None
+        """Whether the kernel told of a change in the last pause; None where it could not."""
         self._told_of_news = False
         """Whether it did before the last news."""
         self._news_at = 0.0
@@ -276,7 +274,6 @@ class Pump:
             told = math.inf if self._told_of_news else quiet
             pause = policy.pause(told, False, reader.least_pause, self._chance())
             self._notified = await reader.watch(marker, 0, pause.seconds)
-            self._watched = True
             return
         immediate = reader.immediate and not self._budget.bounded
         pause = policy.pause(quiet, immediate, reader.least_pause, self._chance())
@@ -302,12 +299,12 @@ class Pump:
         now = trio.current_time()
         if progress:
             self._news_at = now
-            if self._watched:
+            if self._notified is not None:
                 self._told_of_news = self._notified
         elif self._notified and now - self._news_at > LATE_NOTICE:
             engine.look_at_head(now)
             progress = await self._read_due()
-        self._notified = self._watched = False
+        self._notified = None
         self._after_reading()
         return progress
 
