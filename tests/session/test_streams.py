@@ -167,13 +167,18 @@ async def test_a_cancelled_open_ends_the_stream_at_the_far_side(
     assert tunnel.dial.stats().streams == tunnel.listen.stats().streams == 0
 
 
+async def cancel_halfway(stream: MuxStream) -> None:
+    """Cancel a send that has queued some of its bytes, and not all."""
+    with trio.move_on_after(1) as scope:
+        await stream.send_all(bytes(TOO_MUCH))
+    assert scope.cancelled_caught
+
+
 async def test_a_send_that_was_cancelled_halfway_ends_in_a_reset(
     autojump_clock: MockClock, ends: Ends
 ) -> None:
     near, far = ends
-    with trio.move_on_after(1) as scope:
-        await near.send_all(bytes(TOO_MUCH))
-    assert scope.cancelled_caught
+    await cancel_halfway(near)
     await near.aclose()
     with pytest.raises(trio.BrokenResourceError):
         await read_all(far)
@@ -184,8 +189,7 @@ async def test_after_a_send_that_was_cancelled_halfway_nothing_goes_on(
 ) -> None:
     """Neither with a hole in the middle, nor to an end that looks clean."""
     near, far = ends
-    with trio.move_on_after(1):
-        await near.send_all(bytes(TOO_MUCH))
+    await cancel_halfway(near)
     with pytest.raises(trio.BrokenResourceError, match="cancelled"):
         await near.send_eof()
     with pytest.raises(trio.BrokenResourceError, match="cancelled"):
