@@ -107,6 +107,7 @@ class Bench:
         directory = str(self.ends.directory.with_name(f"bare-{self._pairs}"))
         first, second = self.lab.clients
         await first.run("mkdir", directory)
+        await first.run("touch", f"{directory}/first", f"{directory}/second")
         work, *rest = arguments
         argv = (sys.executable, "-m", "bench.bare", work)
         async with trio.open_nursery() as nursery:
