@@ -3,7 +3,7 @@
 Rule 1: nothing here waits. What arrives goes to its stream's buffer, bounded by
 credit; what goes out is asked for by `fill`.
 Rule 2: whatever the peer sends, memory stays bounded: streams by `max_streams`,
-buffers by credit, control frames by `MAX_CONTROL_QUEUE`.
+buffers by credit, control frames by `MAX_CONTROL_QUEUE` and the live streams.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from muxfs.core.wire import FRAME_HEADER, Buffer, Code, Frame, FrameType, Protoc
 _OPENS_DIAL: Final = 1
 _OPENS_LISTEN: Final = 2
 _LAST_STREAM_ID: Final = (1 << 32) - 1
+_MOST_OF_A_STREAM: Final = 3
+"""Control frames that a live stream may have in the queue at most: OPEN or ACCEPT, CREDIT, STOP."""
+
 _PINGS: Final = frozenset((FrameType.PING, FrameType.PONG))
 
 
@@ -318,7 +321,8 @@ class Multiplexer:
             self._receive_ping(frame)
         elif kind < wire.FIRST_IGNORABLE_TYPE:
             raise ProtocolViolation(f"a frame of unknown type {kind:#04x}")
-        if len(self._control) > wire.MAX_CONTROL_QUEUE:
+        # behind a ring that is full the streams of both sides, all closed at once, queue as many
+        if len(self._control) > wire.MAX_CONTROL_QUEUE + _MOST_OF_A_STREAM * len(self.streams):
             raise ProtocolViolation("a flood of frames that want answers")
 
     def _known(self, frame: Frame) -> Stream | None:

@@ -423,7 +423,8 @@ class Process:
             return
         streams = self.conversation.streams
         check(len(streams._pings) <= wire.MAX_PENDING_PINGS, self, "owes too many PONGs")
-        check(len(streams._control) <= MAX_CONTROL_QUEUE, self, "a flood of control frames")
+        queued = len(streams._control) - 3 * len(streams.streams)
+        check(queued <= MAX_CONTROL_QUEUE, self, "a flood of control frames")
         live = sum(not stream.opened_here for stream in streams.streams.values())
         most = self.engine.config.max_streams + wire.MAX_PENDING_OPENS
         check(live <= most, self, "holds", live, "streams of the peer")

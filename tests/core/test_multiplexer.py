@@ -407,6 +407,32 @@ def test_a_flood_of_frames_that_want_answers() -> None:
         listen.receive(Frame(FrameType.PONG, 0), 64)
 
 
+def test_as_many_streams_as_are_allowed_closed_behind_a_full_ring_are_no_flood() -> None:
+    dial, listen = pair(streams=wire.DEFAULT_MAX_STREAMS, credit=1)
+    for one, two in ((dial, listen), (listen, dial)):
+        for _ in range(wire.DEFAULT_MAX_STREAMS):
+            opened(one, two)
+    for stream in listen.streams.values():
+        listen.finish(stream)
+    while carry(listen, dial):
+        pass  # from here on nothing that listen has goes out
+    for stream in dial.streams.values():
+        dial.send(stream, b"x")
+        dial.finish(stream)
+    arriving = [frame for frame in frames(dial) if frame.payload]
+    for frame in arriving:
+        listen.receive(Frame(FrameType.DATA, frame.stream_id, 0, b"x"), 64)
+    for stream in list(listen.streams.values()):
+        listen.consume(stream, len(stream.receive.take(1)), 0.0, 0.1)
+        listen.stop(stream, GIVEN_UP)
+    for frame in arriving:
+        listen.receive(Frame(FrameType.DATA, frame.stream_id, 1, flags=wire.FLAG_FIN), 64)
+    while listen.can_open:
+        listen.open("")
+    assert len(listen._control) > wire.MAX_CONTROL_QUEUE
+    listen.receive(Frame(FrameType.PONG, 0), 64)
+
+
 def test_bulk_streams_go_out_in_few_large_frames_and_a_keystroke_before_them() -> None:
     dial, listen = pair(credit=4 * PLENTY)
     near = [opened(dial, listen)[0] for _ in range(5)]
