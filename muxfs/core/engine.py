@@ -146,6 +146,9 @@ class Engine:
     _status_wanted: bool = True
     _next_beat: float = 0.0
     _head_at: float = 0.0
+    _announced: bool = False
+    """Whether the head is looked at since the kernel told of a change that is not in the ring."""
+
     _look_at_ring: bool = False
     _ending: Ending | None = None
     _ending_published: bool = False
@@ -484,6 +487,7 @@ class Engine:
     def look_at_head(self, now: float) -> None:
         """Have the head read, too: something has changed that is not in the ring."""
         self._head_at = min(self._head_at, now)
+        self._announced = True
 
     def next_read(self, now: float) -> Read | None:
         """Return what to read at this poll, also while earlier reads of it are under way."""
@@ -527,9 +531,11 @@ class Engine:
 
     def receive_head(self, head: bytes, now: float) -> None:
         """Take the first `wire.HEAD_LENGTH` bytes of the peer's file as they were read."""
+        announced, self._announced = self._announced, False
+        before = self.link.status
         waiting = self._conversation is not None and self._conversation.out.awaits_ack
-        pause = HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL
-        self._head_at = now + min(pause, self.config.heartbeat / 1000)
+        heartbeat = self.config.heartbeat / 1000
+        self._head_at = now + min(HEAD_INTERVAL_UNACKED if waiting else HEAD_INTERVAL, heartbeat)
         if self._ending is not None:
             return
         try:
@@ -542,6 +548,8 @@ class Engine:
             self._fail(Ending(Code.VERSION, f"the other side speaks {error}, this one {ours}"))
         except ProtocolViolation as error:
             self._fail(Ending(Code.PROTOCOL, str(error)))
+        if announced and self.link.status is not before and not waiting:
+            self._head_at = now + heartbeat  # by then the next beat will have been told of, too
         self._judge_silence(now)
 
     def _receive_ring(

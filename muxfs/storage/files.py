@@ -98,6 +98,8 @@ class Opener:
     operations: Operations
     any_owner: bool = False
     """Whether files may belong to other users: a mount may show all files as somebody's."""
+    local: bool = False
+    """Whether names are this kernel's own, so that it never believes what is no longer true."""
 
     def path(self, name: str) -> str:
         """Where the file of that name is."""
@@ -110,6 +112,8 @@ class Opener:
         one that was deleted stays for as long. Opening the directory revalidates it
         (close-to-open): then 5 ms. Raises what opening raises, but for EACCES.
         """
+        if self.local:
+            return
         try:
             self._revalidate(self.directory)
         except OSError as error:

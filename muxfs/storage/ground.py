@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+import attrs
+
 from muxfs.storage.access import Access
 from muxfs.storage.base import Extent, Operations
 from muxfs.storage.choices import Kind
@@ -41,6 +43,8 @@ class Ground:
             except FileNotFoundError:
                 self.opener.look_up_afresh()
                 self.filesystem = find_filesystem(self.directory)
+            local = self.filesystem.kind is not Kind.NETWORK
+            self.opener = attrs.evolve(self.opener, local=local)
         if self.access is None:
             self.access = default_access(self.filesystem)
         return self.access
@@ -66,7 +70,8 @@ class Ground:
 
     def open_peer(self, name: str) -> PeerFile | None:
         """Open a file of that name for reading; None where there is none. Raises OSError."""
-        return self.opener.open_peer(name, self.resolve().read)
+        read = self.resolve().read
+        return self.opener.open_peer(name, read)
 
     def read(self, file: PeerFile, offset: int, length: int) -> bytes:
         """Read from an open file, and count."""

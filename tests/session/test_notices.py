@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from muxfs import MuxStream
-from muxfs.info import Lost
+from muxfs.info import Lost, Silent
 from muxfs.storage.base import Marker
 from muxfs.storage.memory import MemoryReader
 from muxfs.testing import MemoryFilesystem, MemoryStorage
@@ -78,6 +78,36 @@ async def test_a_told_reader_needs_no_looks_in_between(autojump_clock: MockClock
             await trio.sleep(20)
             assert tunnel.listen.storage.operations.reads - before < 40  # without: 100
             assert await send(near, far) == 0
+
+
+async def test_a_beat_that_is_told_of_spares_looks_at_the_head(
+    autojump_clock: MockClock,
+) -> None:
+    async with told_tunnel() as (tunnel, _):
+        near, far = await tunnel.stream_pair()
+        await send(near, far)
+        await trio.sleep(60)
+        sides = tunnel.listen.storage.operations, tunnel.dial.storage.operations
+        before = [side.total for side in sides]
+        await trio.sleep(600)
+        # a poll a second; 120 to 134 beats of its own, and for each of the peer's a look at ring
+        # and head; 30 looks at the own file, of two operations each
+        for side, count in zip(sides, before, strict=True):
+            assert side.total - count <= 600 + 3 * 134 + 60 + 10  # else 120 looks at the head more
+
+
+async def test_a_peer_whose_beat_was_told_of_is_not_missed_for_longer(
+    autojump_clock: MockClock,
+) -> None:
+    async with told_tunnel() as (tunnel, _):
+        await trio.sleep(60)
+        async with tunnel.listen.changes() as changes:
+            began = trio.current_time()
+            tunnel.dial.pump.stop()
+            assert isinstance(await changes.receive(), Silent)
+            assert trio.current_time() - began < 15 + 2.5 + 1.1
+            assert isinstance(await changes.receive(), Lost)
+            assert trio.current_time() - began < 60 + 2.5 + 1.1
 
 
 async def test_what_is_not_told_comes_all_the_same(autojump_clock: MockClock) -> None:

@@ -172,8 +172,13 @@ async def test_reader_never_opens_for_writing(directory: Path, access) -> None:
     assert not (read_flags | write_flags) & os.O_NONBLOCK
 
 
-async def test_directory_is_opened_before_the_name(directory: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(("filesystem", "afresh"), [("nfs4", True), ("ext4", False)])
+async def test_directory_is_opened_before_the_name(
+    directory: Path, monkeypatch, filesystem: str, afresh: bool
+) -> None:
     """Else an NFS client goes on believing for 28 s that the name does not exist."""
+    found = Filesystem(filesystem, "source", "/")
+    monkeypatch.setattr("muxfs.storage.ground.find_filesystem", lambda _path: found)
     opened: list[str] = []
     really_open = os.open
 
@@ -186,7 +191,7 @@ async def test_directory_is_opened_before_the_name(directory: Path, monkeypatch)
     await far.reader.read(0, 1)
     await far.reader.read(0, 1)
 
-    assert opened == [str(directory), str(directory / "near")] * 2
+    assert opened == ([str(directory)] * afresh + [str(directory / "near")]) * 2
 
 
 async def test_directory_that_is_made_again_above(tmp_path: Path, monkeypatch) -> None:
@@ -208,6 +213,12 @@ async def test_directory_that_is_made_again_above(tmp_path: Path, monkeypatch) -
 
     directory = tmp_path / "tunnel" / "sessions" / "0"
     monkeypatch.setattr(os, "open", believing_open)
+
+    def find_nfs(path: str) -> Filesystem:
+        os.stat(path)
+        return Filesystem("nfs4", "source", "/")
+
+    monkeypatch.setattr("muxfs.storage.ground.find_filesystem", find_nfs)
     far = PosixStorage(directory, "far", "near")
     for made in (directory.parents[1], directory.parent, directory):
         assert await far.reader.read(0, 1) == b""
