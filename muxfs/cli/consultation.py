@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.cli import hints, tunnel
 from muxfs.cli.diagnosis import finding_lines, report_lines
 from muxfs.cli.failures import IO_ERROR, NO_INPUT, OK, UNAVAILABLE, Failure, exit_code_of
@@ -219,7 +220,7 @@ async def _run(consultation: Consultation) -> int:
         nursery.start_soon(_end_on_signal, consultation, stop, nursery.cancel_scope)
         nursery.start_soon(_end_when_still, consultation, nursery.cancel_scope)
         try:
-            code = await trio.to_thread.run_sync(consultation.work, abandon_on_cancel=True)
+            code = await in_thread(consultation.work)
         except Failure as error:
             failure = error
         except Halted:

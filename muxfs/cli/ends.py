@@ -10,12 +10,12 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
 from typing import Final, Literal, TypeVar
 
 import attrs
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.cli import forwarding, hints, jobs, readiness, settings, tunnel
 from muxfs.cli.child import SIGNALS, Child
 from muxfs.cli.end import End
@@ -168,7 +168,7 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
     if end.role == "dial":
         tasks.start_soon(_end_with_step, end, stop)
     tasks.start_soon(_excuse_delay, end, stop)
-    place, real_path = await _in_thread(lambda: _prepare(end))
+    place, real_path = await in_thread(lambda: _prepare(end))
     end.output.say(f"muxfs {end.role}: {place}")
     progress = Preparation(end.output)
     teller = Teller(end, place, watch)
@@ -293,11 +293,6 @@ def _prepare(end: End) -> tuple[str, str]:
     path = end.tunnel.path
     tunnel.prepare(end.tunnel, insecure=end.insecure)
     return f"{path} on {find_filesystem(path).describe()}", os.path.realpath(path)
-
-
-async def _in_thread(job: Callable[[], T]) -> T:
-    # abandoned where the file server hangs, so that Ctrl-C works
-    return await trio.to_thread.run_sync(job, abandon_on_cancel=True)
 
 
 async def _take_ports(endpoint: Endpoint, end: End) -> None:

@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
 import attrs
 import trio
 
 from muxfs import occupancy
+from muxfs.blocking import in_thread
 from muxfs.cli import removal
 from muxfs.cli.failures import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, Failure
 from muxfs.cli.output import Output
@@ -146,7 +147,7 @@ class Watch:
         """
         job = None
         with trio.move_on_after(OWN_PATIENCE), contextlib.suppress(NoAnswer):
-            job = await _in_thread(lambda: _known(number))
+            job = await in_thread(lambda: _known(number))
         if job is None or job.uid not in {None, os.geteuid()}:
             return None
         watch = cls.of(JobId.parse(job.name), output)
@@ -184,7 +185,7 @@ class Watch:
     async def sweep_unused(self) -> bool:
         """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
         path = self._left_behind()
-        used = path is not None and await _in_thread(lambda: is_used(path, Role.DIAL))
+        used = path is not None and await in_thread(lambda: is_used(path, Role.DIAL))
         if not used:
             await self.sweep_own()
         return not used
@@ -193,7 +194,7 @@ class Watch:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
         path = self._left_behind()
         if path is not None:
-            await _in_thread(lambda: _remove_all([path]))
+            await in_thread(lambda: _remove_all([path]))
 
     def _left_behind(self) -> str | None:
         """Return the job's own tunnel if the job is over."""
@@ -205,11 +206,11 @@ class Watch:
     async def sweep(self, tunnel: str) -> None:
         """Remove the own tunnels of other jobs that are over; `tunnel` is in use."""
         with contextlib.suppress(NoAnswer, OSError):  # the next one will
-            over = await _in_thread(lambda: sweeping.ended(tunnels_home(), tunnel))
+            over = await in_thread(lambda: sweeping.ended(tunnels_home(), tunnel))
             if over:
-                before = await _in_thread(lambda: {path: _seen(path) for path in over})
+                before = await in_thread(lambda: {path: _seen(path) for path in over})
                 await trio.sleep(sweeping.SILENCE)
-                await _in_thread(lambda: _remove_silent(before))
+                await in_thread(lambda: _remove_silent(before))
 
 
 def _remove_all(paths: Iterable[str]) -> None:
@@ -235,10 +236,6 @@ def _seen(path: str) -> dict[str, bytes] | None:
         return heads(path)
     except OSError:
         return None
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
 
 def _tell(output: Output, wanted: JobId, event: following.Event) -> None:

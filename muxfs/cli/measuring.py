@@ -12,13 +12,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final, Literal
 
 import attrs
 import trio
 
 from muxfs import workload
+from muxfs.blocking import in_thread
 from muxfs.cli import hints, settings, tunnel
 from muxfs.cli.failures import OK, UNAVAILABLE, Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory, spare_the_collector
@@ -154,22 +154,21 @@ async def _partner(measurement: Measurement) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _met(measurement: Measurement) -> AsyncIterator[tuple[Meeting, str]]:
     """Meet the other one; give the directory of the session, which is removed at the end."""
-    blocking = partial(trio.to_thread.run_sync, abandon_on_cancel=True)
-    made = await blocking(_enter, measurement)
+    made = await in_thread(_enter, measurement)
     directory, probes = "", None
     try:
-        probes = await blocking(ProbeDirectory, measurement.place, measurement.patience)
-        meeting = await blocking(_meet, measurement, probes, bool(made))
+        probes = await in_thread(ProbeDirectory, measurement.place, measurement.patience)
+        meeting = await in_thread(_meet, measurement, probes, bool(made))
         if meeting.peer_made and not made:
             made = [measurement.tunnel.path]  # whoever ends last removes it
         name = probes.nonce if meeting.leads else meeting.peer_nonce
         directory = os.path.join(measurement.place, name)
-        await blocking(_make, measurement, directory)
+        await in_thread(_make, measurement, directory)
         yield meeting, directory
     finally:
         measurement.patience.halt()
         with trio.move_on_after(ENDING, shield=True):
-            await blocking(_clean_up, probes, directory, [*made, measurement.place])
+            await in_thread(_clean_up, probes, directory, [*made, measurement.place])
 
 
 def _enter(measurement: Measurement) -> list[str]:
@@ -270,7 +269,7 @@ async def _programme(measurement: Measurement, session: Session) -> Facts:
     """Do all works; return what comes of them. Seconds, and bytes a second."""
     share = measurement.args.time / WORKS
     path, config = measurement.tunnel.path, measurement.config
-    filesystem = await trio.to_thread.run_sync(find_filesystem, path, abandon_on_cancel=True)
+    filesystem = await in_thread(find_filesystem, path)
     here, there = socket.gethostname(), (await session.wait_established()).host
     show = measurement.line.show
     show("  round trips")

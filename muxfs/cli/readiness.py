@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.forwards.spec import LOCALHOST, AnyTarget, Target, UnixPath
 
 SHORTEST: Final = 0.1
@@ -29,7 +30,7 @@ async def wait_listening(target: AnyTarget) -> int | None:
     """Wait until somebody listens there; return whose it is (a uid), None where that is unknown."""
     nap = SHORTEST
     while True:
-        found = await trio.to_thread.run_sync(_owners, target, abandon_on_cancel=True)
+        found = await in_thread(_owners, target)
         if found:
             own = os.geteuid()
             return own if own in found else found[0]

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.cli import hints
 from muxfs.cli.end import End
 from muxfs.cli.jobs import Watch
@@ -72,7 +73,7 @@ async def _full_name() -> str:
     name = ""
     with trio.move_on_after(NAME_TIMEOUT):
         # abandoned where a name server hangs
-        name = await trio.to_thread.run_sync(socket.getfqdn, abandon_on_cancel=True)
+        name = await in_thread(socket.getfqdn)
     return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
 
 

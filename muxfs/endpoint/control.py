@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.control import protocol
 from muxfs.control.place import Place, Unsafe
 from muxfs.endpoint.client import Client
@@ -97,7 +98,9 @@ class Control:
         def take() -> Place:
             return Place.take(self._tunnel, self._endpoint.config.role, _is_local)
 
-        return await trio.to_thread.run_sync(take)
+        with trio.CancelScope(shield=True):  # what was made is removed again
+            place = await in_thread(take)
+        return place  # noqa: RET504  (to mypy a scope may swallow what is raised in it)
 
     async def _replacement(self, place: Place) -> Place:
         """Wait until the socket was removed, and another one could be made."""

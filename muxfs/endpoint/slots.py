@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Literal
 
 import attrs
-import trio
 
+from muxfs.blocking import in_own_thread
 from muxfs.config import SessionConfig
 from muxfs.core.wire import Role
 from muxfs.sealing.key import session_name
@@ -56,11 +56,8 @@ class DirectorySlots(Slots):
             self.make(path)
             return session_name(path)
 
-        # abandoned where the file server hangs, so that Ctrl-C works; not one of the common
-        # threads, which names that the far side asks for may keep busy
-        return await trio.to_thread.run_sync(
-            make, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-        )
+        # not in one of the common threads, which names that the far side asks for may keep busy
+        return await in_own_thread(make)
 
     def storage(self, number: int) -> Storage:  # noqa: D102
         path = os.path.join(self.path, str(number))

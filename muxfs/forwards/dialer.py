@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.core.wire import Code
 from muxfs.forwards.consent import Policy, Refusal
 from muxfs.forwards.names import Address, resolve
@@ -226,18 +227,22 @@ async def _connect(
 
 async def _connect_unix(target: UnixPath) -> Connection:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+    def connect() -> bool:
+        try:
+            sock.connect(target.path)
+        except BlockingIOError:
+            return False
+        return True
+
     try:
         sock.setblocking(False)
+        # in a thread, since the path may lead into a filesystem that hangs
         while True:
-            try:
-                # in a thread, since the path may lead into a filesystem that hangs
-                await trio.to_thread.run_sync(sock.connect, target.path, abandon_on_cancel=True)
+            if await in_thread(connect):
                 return Connection(sock)
-            except BlockingIOError:
-                # its backlog is full, and nothing tells when it is not: unlike TCP's
-                await trio.sleep(BACKLOG_NAP)
-            except RuntimeError as error:  # no thread can be started
-                raise OSError(errno.EAGAIN, str(error)) from None
+            # its backlog is full, and nothing tells when it is not: unlike TCP's
+            await trio.sleep(BACKLOG_NAP)
     except BaseException:
         sock.close()
         raise

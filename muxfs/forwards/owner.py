@@ -21,7 +21,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import attrs
-import trio
+
+from muxfs.blocking import in_thread
 
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
@@ -88,7 +89,10 @@ async def of_flow(flow: Flow) -> int | None:
             return ask_sock_diag(flow)
         except OSError:
             pass  # out of descriptors or memory: then as if it did not work
-    return await trio.to_thread.run_sync(search_proc, flow, abandon_on_cancel=True)
+    try:
+        return await in_thread(search_proc, flow)
+    except OSError:  # no thread to be had: then nobody can tell
+        return None
 
 
 def has_left(connection: socket.socket) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Final
 import attrs
 import trio
 
+from muxfs.blocking import in_own_thread, in_thread
 from muxfs.forwards import unix
 from muxfs.forwards.admission import OWN_USER, Admission, ExposedAddressError
 from muxfs.forwards.names import resolve
@@ -56,15 +58,9 @@ class OpenPort:
     async def aclose(self) -> None:
         """Close the sockets, and remove the file of a Unix socket, also when cancelled."""
         if self._file is not None and self.sockets[0].fileno() >= 0:
-            with trio.move_on_after(REMOVE_TIME, shield=True):
+            with trio.move_on_after(REMOVE_TIME, shield=True), contextlib.suppress(OSError):
                 # as in `open_port`; threads that hang in opening others keep nobody waiting
-                await trio.to_thread.run_sync(
-                    unix.remove,
-                    self.addresses[0],
-                    self._file,
-                    abandon_on_cancel=True,
-                    limiter=trio.CapacityLimiter(1),
-                )
+                await in_own_thread(unix.remove, self.addresses[0], self._file)
         for sock in self.sockets:
             sock.close()
 
@@ -112,9 +108,7 @@ async def open_port(forward: Forward, admission: Admission = OWN_USER) -> OpenPo
     place = forward.place
     if isinstance(place, UnixPath):
         # in a thread, since the path may lead into a filesystem that hangs
-        sock, file = await trio.to_thread.run_sync(
-            unix.listen, place.path, BACKLOG, abandon_on_cancel=True
-        )
+        sock, file = await in_thread(unix.listen, place.path, BACKLOG)
         return OpenPort(forward, (sock,), file)
     kind = socket.SOCK_DGRAM if forward.kind is Kind.UDP else socket.SOCK_STREAM
     hosts = await _bind_addresses(place.bind)

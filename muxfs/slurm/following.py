@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 import attrs
 import trio
 
+from muxfs.blocking import in_thread
 from muxfs.slurm import queue
 from muxfs.slurm.jobs import JobId
 from muxfs.slurm.queue import Job, NoAnswer, NoSlurm
@@ -49,7 +50,10 @@ Ask: TypeAlias = Callable[[JobId], Awaitable[Job | None]]
 
 
 async def _ask(job: JobId) -> Job | None:
-    return await trio.to_thread.run_sync(queue.look, job, abandon_on_cancel=True)
+    try:
+        return await in_thread(queue.look, job)
+    except OSError as error:
+        raise NoAnswer(f"Slurm could not be asked: {error.strerror}") from error
 
 
 class NoSuchJob(Exception):

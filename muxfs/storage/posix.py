@@ -21,6 +21,7 @@ from typing import Any, Final
 import attrs
 import trio
 
+from muxfs.blocking import in_own_thread
 from muxfs.core.wire import HEAD_LENGTH
 from muxfs.storage.access import ALIGNMENT, READS, WRITES, Access
 from muxfs.storage.base import (
@@ -490,8 +491,6 @@ async def _close_within_grace(file: OwnFile | PeerFile | None) -> None:
         await trio.lowlevel.checkpoint()
         return
     # without a thread it stays open: closing must not block the event loop
-    with trio.move_on_after(CLOSE_GRACE, shield=True), contextlib.suppress(RuntimeError):
-        await trio.to_thread.run_sync(
-            file.close, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1)
-        )
+    with trio.move_on_after(CLOSE_GRACE, shield=True), contextlib.suppress(OSError):
+        await in_own_thread(file.close)
     await trio.lowlevel.checkpoint_if_cancelled()
