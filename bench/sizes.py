@@ -10,7 +10,7 @@ class Sizes:
     """Of a whole run. Bytes and seconds."""
 
     rounds: int = 5
-    stream: int = 1 << 30
+    stream: int = 2 << 30
     digest: int = 64 << 20
     echoes: int = 3000
     loaded_echoes: int = 500
@@ -20,7 +20,7 @@ class Sizes:
     writers: int = 50
     writing: float = 1.0
     idle_streams: int = 1000
-    idle: float = 20.0
+    idle: float = 60.0
     starts: int = 15
 
     # how the cost grows
