@@ -143,8 +143,11 @@ class Pump:
             self._writer_bell.ring()
             return
         now = trio.current_time()
-        idle = self._writer_waits and not self._writer_bell.rung and not self._budget.bounded
-        if idle and now - self._eager_at > EAGER_GAP:
+        idle = self._writer_waits and not self._writer_bell.rung
+        # where the loop itself copies bulk, the writer task waits long for its turn
+        overtakes = self.storage.reader.immediate and self.engine.has_bulk
+        may = (idle or overtakes) and not self._budget.bounded
+        if may and now - self._eager_at > EAGER_GAP:
             self._write_eagerly(now)
         else:
             self._writer_bell.ring()

@@ -52,6 +52,14 @@ CLOSE_TIMEOUT: Final = 2.0
 MOST_PATIENCE: Final = 30.0
 """Seconds to which both are raised where the measured round trip asks for it."""
 
+LIVELY: Final = 0.25
+"""Seconds after a small message in which other streams send less at once. While a MiB is taken
+from a socket, written, read and given to another one, nothing else is done at either end."""
+
+SHARED_TURN: Final = 256 << 10
+"""Bytes that they send at once. An echo beside bulk on two cores: 2.4 ms with a MiB, 1.2 with
+this, and the bulk stream has three quarters of its speed meanwhile."""
+
 CHANGES_KEPT: Final = 256
 RATE_PERIOD: Final = 1.0
 """Seconds over which operations a second are counted, at least."""
@@ -90,6 +98,9 @@ class Session:
         )
         self._reported = (trio.current_time(), 0)
         self._rate = 0.0
+        self._light: core.Stream | None = None
+        """What sent a small message last, of those that send no others."""
+        self._light_at = 0.0
 
     # What the application uses
 
@@ -210,7 +221,17 @@ class Session:
     def send(self, stream: core.Stream, data: Buffer) -> None:
         """Queue bytes of the application, which must not change any more."""
         self.engine.send(stream, data)
-        self.pump.kick_writer(eagerly=len(data) <= EAGER_SIZE)
+        small = len(data) <= EAGER_SIZE
+        if small and stream.send.usual <= EAGER_SIZE:
+            self._light, self._light_at = stream, trio.current_time()
+        self.pump.kick_writer(eagerly=small)
+
+    def turn(self, stream: core.Stream) -> int:
+        """Return how many bytes of the stream are worth sending at once."""
+        if self._light is None or self._light is stream:
+            return core.LARGEST_PIECE
+        lively = trio.current_time() - self._light_at <= LIVELY
+        return SHARED_TURN if lively else core.LARGEST_PIECE
 
     def take(self, stream: core.Stream, most: int) -> Buffer:
         """Take received bytes for the application."""

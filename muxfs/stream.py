@@ -192,6 +192,11 @@ class MuxStream(trio.abc.HalfCloseableStream):
             self._session.send(self._core, data)
             return True
 
+    @property
+    def turn(self) -> int:
+        """Bytes worth sending at once: less where small messages of other streams wait for them."""
+        return self._session.turn(self._core)
+
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` would probably not have to wait; raises what it raises."""
         with self._sending:

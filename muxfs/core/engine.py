@@ -23,7 +23,7 @@ from typing import Final
 import attrs
 
 from muxfs.core import wire
-from muxfs.core.conversation import Conversation
+from muxfs.core.conversation import LEAST_DATA, Conversation
 from muxfs.core.doubt import Standing
 from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent, Strange
 from muxfs.core.flight import Flight, Write
@@ -240,6 +240,11 @@ class Engine:
     def unsent(self) -> int:
         """Bytes that streams have queued, and bytes that are not acknowledged."""
         return self.in_flight + (self._conversation.streams.queued if self._conversation else 0)
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether streams have queued so much that it takes long to write."""
+        return self._conversation is not None and self._conversation.streams.queued >= LEAST_DATA
 
     @property
     def round_trip(self) -> float | None:

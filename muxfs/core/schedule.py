@@ -64,6 +64,11 @@ class Scheduler:
         alone = len(self._new) + len(self._old) == 1
         return 1 << 30 if alone else stream.deficit
 
+    @staticmethod
+    def overtakes(stream: Stream) -> bool:
+        """Whether the stream, whose turn it is, goes before those that are active for longer."""
+        return stream.queue_place == _NEW
+
     def spend(self, stream: Stream, length: int) -> None:
         """Count what the stream sent in its turn (a lone one does not run into debt)."""
         stream.deficit = max(stream.deficit - length, 1 - QUANTUM)

@@ -82,6 +82,9 @@ class SendHalf:
     offset: int = 0
     queued: int = 0
     ending: Ending | None = None
+    usual: float = 0.0
+    """Bytes that the application gives at a time, smoothed."""
+
     _queue: deque[Buffer] = attrs.field(factory=deque)
 
     @property
@@ -95,6 +98,7 @@ class SendHalf:
         self._queue.append(data)
         self.queued += len(data)
         self.budget.queued += len(data)
+        self.usual += (len(data) - self.usual) / 8
 
     def finish(self) -> None:
         """End cleanly after what is queued."""

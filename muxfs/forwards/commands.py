@@ -17,7 +17,7 @@ from muxfs.core.wire import Code
 from muxfs.errors import printable
 from muxfs.forwards.carrier import Carrier, Load
 from muxfs.forwards.events import Ended, Opened, Refused, Report
-from muxfs.forwards.splice import Transfer, splice
+from muxfs.forwards.splice import LARGEST_READ, Transfer, splice
 from muxfs.forwards.tcp import Buffer, Connection
 
 VERDICT: Final = 0.3
@@ -103,6 +103,11 @@ class Child:
         self._process = process
         self._stdin: trio.abc.SendStream = process.stdin
         self._stdout: trio.abc.ReceiveStream = process.stdout
+
+    @property
+    def turn(self) -> int:
+        """Bytes worth sending at once."""
+        return LARGEST_READ
 
     def send_now(self, data: bytes) -> bool:  # noqa: ARG002
         """Send nothing: a pipe may be full."""

@@ -27,6 +27,10 @@ LEAST_WEIGHT = LARGEST_READ // 64
 class Stream(Protocol):
     """What is asked of a stream; `muxfs.MuxStream` has it."""
 
+    @property
+    def turn(self) -> int:
+        """Bytes worth sending at once."""
+
     def send_now(self, data: bytes) -> bool:
         """Send without waiting, if there is room; whether it was sent. Raises as `send_all`."""
 
@@ -103,12 +107,13 @@ async def _up(
     try:
         while data := await connection.receive(size):
             # as long as the socket has more, no other task runs: one large write, not many
-            if in_a_row >= LARGEST_READ or not stream.send_now(data):
+            in_a_row += max(len(data), LEAST_WEIGHT)
+            most = stream.turn
+            if in_a_row >= most or not stream.send_now(data):
                 await stream.send_all(data)
                 in_a_row = 0
-            in_a_row += max(len(data), LEAST_WEIGHT)
             transfer.sent += len(data)
-            size = _next_size(size, len(data))
+            size = min(most, _next_size(size, len(data)))
         await stream.send_eof()
     except OSError as error:
         transfer.up, transfer.error = End.FAILED, error

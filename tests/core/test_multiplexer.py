@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from muxfs.core import wire
-from muxfs.core.multiplexer import Filling, Multiplexer, OutOfStreams
+from muxfs.core.multiplexer import LARGE, Filling, Multiplexer, OutOfStreams
 from muxfs.core.schedule import QUANTUM
 from muxfs.core.stream import Ending, ReceiveState, SendState, Stream
 from muxfs.core.wire import FRAME_HEADER, Code, Frame, FrameType, ProtocolViolation, Role
@@ -444,6 +444,30 @@ def test_bulk_streams_go_out_in_few_large_frames_and_a_keystroke_before_them() -
     first, *others = carry(dial, listen)
     assert (first.stream_id, bytes(first.payload)) == (keys.stream_id, b"x")
     assert len(others) <= 8 + 1
+
+
+def test_bulk_goes_in_a_batch_of_its_own_after_what_overtook_it() -> None:
+    dial, listen = pair(credit=8 * PLENTY)
+    bulk, letter, keys = (opened(dial, listen)[0] for _ in range(3))
+    dial.send(bulk, bytes(4 * PLENTY))
+    carry(dial, listen)
+    dial.send(keys, b"x")
+    dial.send(letter, bytes(1000))
+    carried = carry(dial, listen)
+    assert [frame.stream_id for frame in carried] == [keys.stream_id, letter.stream_id]
+    assert {frame.stream_id for frame in carry(dial, listen)} == {bulk.stream_id}
+
+
+def test_little_of_streams_that_are_active_for_longer_goes_with_what_overtook_them() -> None:
+    dial, listen = pair(credit=8 * PLENTY)
+    old, keys = (opened(dial, listen)[0] for _ in range(2))
+    dial.send(old, bytes(2 * PLENTY))
+    carry(dial, listen, PLENTY)
+    carry(dial, listen, PLENTY - LARGE // 2)
+    assert 0 < old.send.ready <= LARGE
+    dial.send(keys, b"x")
+    carried = carry(dial, listen)
+    assert [frame.stream_id for frame in carried] == [keys.stream_id, old.stream_id]
 
 
 def test_what_is_sent_before_the_answer_waits_for_it() -> None:

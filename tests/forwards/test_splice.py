@@ -5,12 +5,16 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Callable
 
+import attrs
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from muxfs.forwards.splice import End
-from muxfs.forwards.tcp import Connection
+from muxfs.core.wire import Code
+from muxfs.forwards.splice import End, Transfer, splice
+from muxfs.forwards.tcp import Buffer, Connection
 
 from .harness import is_reset, joined, pair, receive_all, reset, send_for_ever
 
@@ -44,6 +48,54 @@ async def test_bytes_cross_both_ways_at_once() -> None:
         assert ends.far.clean
         assert (ends.near.sent, ends.near.received) == (len(up), len(down))
         assert (ends.far.sent, ends.far.received) == (len(down), len(up))
+
+
+@attrs.define
+class Slow:
+    """A stream that takes a piece once the client has sent all that its socket takes."""
+
+    turn: int
+    sizes: list[int] = attrs.field(factory=list)
+    over: trio.Event = attrs.field(factory=trio.Event)
+
+    def send_now(self, data: bytes) -> bool:
+        self.sizes.append(len(data))
+        return True
+
+    async def send_all(self, data: Buffer) -> None:
+        self.sizes.append(len(data))
+        await wait_all_tasks_blocked()
+
+    async def send_eof(self) -> None:
+        self.over.set()
+
+    async def receive_buffer(
+        self, max_bytes: int, sink: Callable[[Buffer], Buffer] | None = None
+    ) -> Buffer:
+        await self.over.wait()
+        return b""
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def abort(self, code: Code = Code.CANCELLED, reason: str = "") -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize("turn", [128 << 10, MIB])
+async def test_what_is_read_at_once_is_no_more_than_the_streams_turn(turn: int) -> None:
+    client, near = pair()
+    slow = Slow(turn)
+
+    async def send() -> None:
+        await client.send_all(bytes(16 * MIB))
+        await client.send_eof()
+
+    async with trio.open_nursery() as nursery, client:
+        nursery.start_soon(send)
+        await splice(near, slow, Transfer())
+    assert sum(slow.sizes) == 16 * MIB
+    assert turn >= max(slow.sizes) > turn // 2
 
 
 async def test_half_close_and_then_the_reply() -> None:

@@ -12,6 +12,8 @@ import muxfs
 from muxfs import MuxStream, PollPolicy
 from muxfs.core.polling import JITTER
 from muxfs.core.wire import DEFAULT_INITIAL_CREDIT
+from muxfs.pump import EAGER_GAP
+from muxfs.session import LIVELY, SHARED_TURN
 from muxfs.testing import MemoryFilesystem
 from tests.session.tunnel import open_side, open_tunnel
 
@@ -239,6 +241,39 @@ async def test_a_keystroke_overtakes_bulk(autojump_clock: MockClock) -> None:
             await trio.sleep(0.037)
         assert sorted(waits)[25] <= 0.05
         nursery.cancel_scope.cancel()
+
+
+async def test_bulk_takes_small_turns_while_another_stream_sends_small_messages(
+    autojump_clock: MockClock,
+) -> None:
+    async with open_tunnel(MemoryFilesystem()) as tunnel:
+        bulk, _ = await tunnel.stream_pair()
+        other, far = await tunnel.stream_pair()
+        keys, _ = await tunnel.stream_pair()
+        # the last bytes of much are no sign of somebody who waits for answers
+        await other.send_all(bytes(300_000))
+        await other.send_all(bytes(100))
+        assert bulk.turn == MIB
+        await keys.send_all(b"k")
+        assert bulk.turn == SHARED_TURN
+        assert keys.turn == MIB
+        await trio.sleep(LIVELY + 0.1)
+        assert bulk.turn == MIB
+        await far.aclose()
+
+
+async def test_a_small_message_does_not_wait_for_the_turn_of_the_task_that_writes_bulk() -> None:
+    fs = MemoryFilesystem(immediate=True)
+    async with open_tunnel(fs, capacity=16 * MIB) as tunnel:
+        bulk, _ = await tunnel.stream_pair()
+        keys, screen = await tunnel.stream_pair()
+        await trio.sleep(2 * EAGER_GAP)
+        before = tunnel.dial.stats().bytes_written
+        assert bulk.send_now(bytes(100_000))
+        assert tunnel.dial.stats().bytes_written == before
+        assert keys.send_now(b"k")
+        assert tunnel.dial.stats().bytes_written > before
+        assert await screen.receive_some() == b"k"
 
 
 async def test_equal_streams_get_equal_shares(autojump_clock: MockClock) -> None:
