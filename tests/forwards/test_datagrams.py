@@ -177,9 +177,12 @@ async def test_an_unreachable_port_does_not_end_the_association() -> None:
                 late.bind(("127.0.0.1", server))
                 late.setblocking(False)
                 await sock.send(b"now")
+                got = b"x"
                 with trio.fail_after(60):
-                    await trio.lowlevel.wait_readable(late)
-                assert late.recv(100) == b"now"
+                    while got == b"x":  # one of them may be late as well
+                        await trio.lowlevel.wait_readable(late)
+                        got = late.recv(100)
+                assert got == b"now"
         assert not [e for e in far.events if isinstance(e, Ended)]
 
 

@@ -274,6 +274,7 @@ async def test_a_small_message_does_not_wait_for_the_turn_of_the_task_that_write
         assert keys.send_now(b"k")
         assert tunnel.dial.stats().bytes_written > before
         assert await screen.receive_some() == b"k"
+        await bulk.abort()  # nobody reads it
 
 
 async def test_equal_streams_get_equal_shares(autojump_clock: MockClock) -> None:
