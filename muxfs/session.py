@@ -156,18 +156,22 @@ class Session:
             raise
         return stream
 
-    def start_stream(self, target: str = "", originator: str = "") -> MuxStream:
+    def start_stream(self, target: str = "", originator: str = "", data: bytes = b"") -> MuxStream:
         """Open a stream without waiting: data may be sent before it is accepted.
 
-        Raises BrokenResourceError if the session does not stand or no more streams are
-        allowed now; ValueError as `open_stream` does.
+        What is given here, up to 64 KiB, goes out with it. Raises BrokenResourceError if the
+        session does not stand or no more streams are allowed now; ValueError as `open_stream`.
         """
         try:
             stream = self.engine.open_stream(target, originator)
         except OutOfStreams:
             raise trio.BrokenResourceError("no stream can be opened now") from None
-        self.pump.kick_writer()
-        return self._wrap(stream)
+        wrapped = self._wrap(stream)
+        if data:
+            self.send(stream, data)
+        else:
+            self.pump.kick_writer()
+        return wrapped
 
     async def wait_can_open(self) -> None:
         """Wait until `start_stream` would work. Raises SessionError if the session is over."""
@@ -235,10 +239,15 @@ class Session:
 
     def take(self, stream: core.Stream, most: int) -> Buffer:
         """Take received bytes for the application."""
-        data = self.engine.take(stream, most, trio.current_time())
+        data = self.engine.take(stream, most, self.pump.time())
         if stream.credit_due:
             self.pump.kick_writer()
         return data
+
+    @property
+    def has_incoming(self) -> bool:
+        """Whether streams wait that nobody accepted yet."""
+        return bool(self._incoming)
 
     def next_incoming(self) -> MuxStream | None:
         """Return the next stream that nobody accepted yet."""

@@ -123,12 +123,20 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
         What is sent before goes out with the answer.
         """
+        self.accept_now(bound_address)
+        await trio.lowlevel.checkpoint()
+
+    def accept_now(self, bound_address: str = "") -> None:
+        """Do what `accept` does, without a checkpoint."""
         engine, stream = self._session.engine, self._core
         engine.accept(stream, bound_address)
-        # who has sent data does not wait for this: it goes with the first answer or the next ack
-        if stream.send.sendable or not (stream.receive.expected and engine.owes_ack):
-            self._session.pump.kick_writer()
-        await trio.lowlevel.checkpoint()
+        pump = self._session.pump
+        if stream.receive.expected and not stream.send.sendable:
+            # who has sent data does not wait for this: it goes with the first answer, or an ack
+            engine.owe_ack(pump.time())
+            pump.write_in_time()
+        else:
+            pump.kick_writer()
 
     async def wait_given_up(self) -> None:
         """Wait until nobody is at the far side any more: it was reset there, or its session ended.
@@ -207,14 +215,23 @@ class MuxStream(trio.abc.HalfCloseableStream):
     async def send_eof(self) -> None:
         """End the sending direction cleanly; again is no harm. Raises as `send_all` does."""
         with self._sending:
-            if self._closed:
-                raise trio.ClosedResourceError
-            if not self._eof_sent:
-                self._check_sendable()
-                self._eof_sent = True
-                self._session.engine.finish(self._core)
-                self._session.pump.kick_writer(eagerly=True)
+            self._finish()
             await trio.lowlevel.checkpoint()
+
+    def send_eof_now(self) -> bool:
+        """Do what `send_eof` does, without a checkpoint; True."""
+        with self._sending:
+            self._finish()
+        return True
+
+    def _finish(self) -> None:
+        if self._closed:
+            raise trio.ClosedResourceError
+        if not self._eof_sent:
+            self._check_sendable()
+            self._eof_sent = True
+            self._session.engine.finish(self._core)
+            self._session.pump.kick_writer(eagerly=True)
 
     def _piece(self, view: bytes | memoryview, at: int) -> Buffer:
         """Return the next piece to queue: never one that its owner could still change.
@@ -300,6 +317,10 @@ class MuxStream(trio.abc.HalfCloseableStream):
         except trio.Cancelled:
             self._abort(Ending(Code.CANCELLED))
             raise
+        self.close_now()
+
+    def close_now(self) -> bool:
+        """Do what `aclose` does, without a checkpoint; True."""
         if self._send_cancelled or self._halfway:
             self._abort(Ending(Code.CANCELLED))
         elif not self._closed:
@@ -311,6 +332,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 engine.finish(self._core)
                 engine.stop(self._core, Ending(Code.CANCELLED))
             self._let_go()
+        return True
 
     async def abort(self, code: Code = Code.CANCELLED, reason: str = "") -> None:
         """Break the stream off: the far side sees a reset, never a clean end."""
@@ -333,7 +355,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
 
     def _let_go(self) -> None:
         self._session.engine.release(self._core)
-        if self._session.engine.wants_write(trio.current_time()):
+        if self._session.engine.wants_write(self._session.pump.time()):
             self._session.pump.kick_writer()
         self.wake()
 
@@ -379,7 +401,9 @@ class MuxListener(trio.abc.Listener[MuxStream]):
 
         Raises ClosedResourceError after `aclose`, and at the end of the session.
         """
-        await trio.lowlevel.checkpoint()
+        session = self._session
+        if self._closed or session.closed or session.has_incoming:  # else waiting is a checkpoint
+            await trio.lowlevel.checkpoint()
         while True:
             if self._closed or self._session.closed:
                 raise trio.ClosedResourceError

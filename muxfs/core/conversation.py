@@ -210,10 +210,10 @@ class Conversation:
 
     # Acks
 
-    @property
-    def owes_ack(self) -> bool:
-        """Whether an ack goes out within `ACK_DELAY`."""
-        return self._ack_at != _NEVER
+    def owe_ack(self, now: float) -> None:
+        """Have an ack go out within `ACK_DELAY`, with what waits for a batch."""
+        self._ack_owed = True
+        self._ack_at = min(self._ack_at, now + ACK_DELAY)
 
     def ack_told(self) -> None:
         """Note that the read position goes out."""
@@ -239,7 +239,7 @@ class Conversation:
         if self.inbound.position - self._ack_sent >= min(ACK_BYTES, self.inbound.capacity // 8):
             self._ack_at = now
         else:
-            self._ack_at = min(self._ack_at, now + ACK_DELAY)
+            self.owe_ack(now)
 
     # Reading
 

@@ -252,11 +252,6 @@ class Engine:
         return self._conversation.pacer.smoothed if self._conversation else None
 
     @property
-    def owes_ack(self) -> bool:
-        """Whether a batch goes out soon in any case, with an ack."""
-        return self._conversation is not None and self._conversation.owes_ack
-
-    @property
     def open_streams(self) -> int:
         """Live streams."""
         return len(self._conversation.streams.streams) if self._conversation else 0
@@ -313,6 +308,11 @@ class Engine:
         """Answer the peer's OPEN, once; what is sent before it waits for it."""
         if (streams := self._home(stream)) is not None:
             streams.accept(stream, bound_address)
+
+    def owe_ack(self, now: float) -> None:
+        """Have a batch go out soon in any case, as if there were something to acknowledge."""
+        if self._conversation is not None:
+            self._conversation.owe_ack(now)
 
     def refuse(self, stream: Stream, ending: Ending) -> None:
         """Answer the peer's OPEN with a refusal."""

@@ -25,6 +25,10 @@ MAX_HELD: Final = 4096
 """Clients that wait for a session at once; more are reset."""
 
 
+FIRST: Final = 16 << 10
+"""Bytes that a client may have sent already, and that go out with the OPEN: a batch less."""
+
+
 @attrs.define
 class Load:
     """The connections of one end, in all its sessions together."""
@@ -79,10 +83,13 @@ class Carrier:
         """Whether no more connections should be taken now."""
         return self.load.most is not None and self.load.connections >= self.load.most
 
-    async def open(self, target: str, originator: str, timeout: float) -> MuxStream | Refused:
+    async def open(
+        self, target: str, originator: str, timeout: float, first: bytes = b""
+    ) -> MuxStream | Refused:
         """Begin a stream, as soon as there is a session; its first data does not wait.
 
-        timeout: seconds. Raises SessionError if the session is over for good.
+        timeout: seconds. first: what goes out with it. Raises SessionError if the session is
+        over for good.
         """
         load = self.load
         if load.held >= MAX_HELD:
@@ -90,14 +97,14 @@ class Carrier:
             return Refused(originator, target, Code.LIMIT, reason)
         if not load.held:  # nobody was first
             with contextlib.suppress(trio.BrokenResourceError):
-                return self.session.start_stream(target, originator)
+                return self.session.start_stream(target, originator, first)
         load.held += 1
         try:
             with trio.move_on_after(timeout):
                 while True:
                     await self.session.wait_can_open()
                     try:
-                        return self.session.start_stream(target, originator)
+                        return self.session.start_stream(target, originator, first)
                     except trio.BrokenResourceError:
                         continue  # the session was lost again, or another task was first
         finally:
@@ -115,8 +122,9 @@ class Carrier:
 
         Raises as `open`.
         """
+        first = connection.receive_now(FIRST)
         try:
-            stream = await self.open(text, originator, timeout)
+            stream = await self.open(text, originator, timeout, first)
         except BaseException:
             connection.reset()
             raise
@@ -124,7 +132,7 @@ class Carrier:
             self.report(stream)
             connection.reset()
             return stream
-        return await self.carry(connection, stream, originator, target, timeout)
+        return await self.carry(connection, stream, originator, target, timeout, len(first))
 
     async def carry(
         self,
@@ -133,15 +141,17 @@ class Carrier:
         originator: str,
         target: str = "",
         timeout: float = math.inf,
+        sent: int = 0,
     ) -> Transfer:
         """Carry a connection until its end, and report that. Takes both over.
 
         target: where it leads, if that is not what the stream's target says. timeout: seconds
-        that its target may take to answer, if it has not yet.
+        that its target may take to answer, if it has not yet. sent: bytes of the connection
+        that the stream has got already.
         """
         target = printable(target or stream.target)
         self.report(Opened(originator, target))
-        transfer = Transfer()
+        transfer = Transfer(sent)
         with (
             trio.CancelScope() as scope,
             self.load.answers.awaited(

@@ -117,6 +117,10 @@ class Child:
         """Send; raises BrokenResourceError if the child reads no more."""
         await self._stdin.send_all(data)
 
+    def send_eof_now(self) -> bool:
+        """Do nothing: closing a pipe is a task's affair."""
+        return False
+
     async def send_eof(self) -> None:
         """Close the child's standard input."""
         await self._stdin.aclose()
@@ -134,6 +138,10 @@ class Child:
             if self._process.returncode:
                 raise trio.BrokenResourceError(f"exit code {self._process.returncode}")
         return data
+
+    def close_now(self) -> bool:
+        """Do nothing: the child's end is to be waited for."""
+        return False
 
     async def aclose(self) -> None:
         """Close both, and wait for the child's end for some time."""

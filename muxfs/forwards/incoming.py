@@ -129,11 +129,7 @@ class _Server:
         found = await self._dial(stream, target, policy)
         if isinstance(found, Refusal):
             return found
-        try:
-            await stream.accept(found.local)
-        except BaseException:
-            found.reset()
-            raise
+        stream.accept_now(found.local)
         await self.carrier.carry(found, stream, printable(stream.originator), str(target))
         return None
 

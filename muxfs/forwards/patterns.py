@@ -13,6 +13,7 @@ within one part, and a backslash takes the meaning off them, a comma and itself.
 from __future__ import annotations
 
 import fnmatch
+import functools
 import ipaddress
 import re
 import socket
@@ -24,6 +25,7 @@ from muxfs.forwards.spec import (
     ANY_ADDRESS,
     LOCALHOST,
     MAX_PORT,
+    REMEMBERED,
     Syntax,
     Target,
     UnixPath,
@@ -56,6 +58,7 @@ def address_of(host: str) -> Address | None:
         return None
 
 
+@functools.lru_cache(REMEMBERED)
 def parse_address(text: str) -> Address:
     """Parse an address. Raises ValueError."""
     address = ipaddress.ip_address(text)

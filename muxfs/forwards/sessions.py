@@ -28,8 +28,11 @@ class Opener(Protocol):
     async def wait_can_open(self) -> None:
         """Wait until `start_stream` would work. Raises SessionError if it never will."""
 
-    def start_stream(self, target: str = "", originator: str = "") -> MuxStream:
-        """Open a stream without waiting. Raises BrokenResourceError if none can be opened now."""
+    def start_stream(self, target: str = "", originator: str = "", data: bytes = b"") -> MuxStream:
+        """Open a stream without waiting. Raises BrokenResourceError if none can be opened now.
+
+        `data` is sent with it.
+        """
 
 
 class Sessions:
@@ -75,14 +78,14 @@ class Sessions:
                     yield session
             await changed.wait()
 
-    def start_stream(self, target: str = "", originator: str = "") -> MuxStream:
+    def start_stream(self, target: str = "", originator: str = "", data: bytes = b"") -> MuxStream:
         """Open a stream without waiting, in the first session that takes one.
 
         Raises BrokenResourceError if none does; ValueError as the session's method.
         """
         for session in self.by_number.values():
             if session.can_open:
-                return session.start_stream(target, originator)
+                return session.start_stream(target, originator, data)
         raise trio.BrokenResourceError("no session takes a stream now")
 
     async def wait_can_open(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import functools
 import ipaddress
 import os
 import re
@@ -37,6 +38,10 @@ PLACE_FORM = "[BIND:]PORT or /SOCKET"
 
 _PART = re.compile(r"\[([^][]*)]|((?:\\.|[^][:\\])*)", re.DOTALL)
 _ITEM = re.compile(r"(?:\\.|[^,\\]|\\\Z)+|(?<![^,])(?=,|\Z)", re.DOTALL)
+REMEMBERED: Final = 256
+"""Texts of which is remembered what they mean: connections go to few targets, one after the other,
+and an address costs 50 calls of Python to parse."""
+
 _LETTER = re.compile(r"[LRDU](?=[\d*/[])")
 _FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ud800-\udfff,/@*?\[\]\\]")
 _LOOPBACK = frozenset({LOCALHOST, "127.0.0.1", "::1"})
@@ -179,6 +184,7 @@ def parse_place(text: str) -> Place:
     return syntax.place(syntax.parts())
 
 
+@functools.lru_cache(REMEMBERED)
 def loopback_alike(host: str) -> str:
     """Give all spellings of an address one form, and all names of the loopback one name."""
     # not casefold, for which straße.example is strasse.example: two names (RFC 5891)

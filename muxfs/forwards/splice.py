@@ -37,8 +37,11 @@ class Stream(Protocol):
     async def send_all(self, data: Buffer) -> None:
         """Send; raises trio.BrokenResourceError once the far side reads no more."""
 
+    def send_eof_now(self) -> bool:
+        """End the sending direction cleanly without waiting; whether that could be done."""
+
     async def send_eof(self) -> None:
-        """End the sending direction cleanly."""
+        """End the sending direction cleanly. Raises as `send_all`."""
 
     async def receive_buffer(
         self, max_bytes: int, sink: Callable[[Buffer], Buffer] | None = None
@@ -47,6 +50,9 @@ class Stream(Protocol):
 
         `sink` may be given small pieces as soon as they come; it returns what it did not take.
         """
+
+    def close_now(self) -> bool:
+        """Close without waiting; whether that could be done."""
 
     async def aclose(self) -> None:
         """Close; what was sent still arrives."""
@@ -96,8 +102,12 @@ async def splice(connection: Connection, stream: Stream, transfer: Transfer) -> 
             nursery.start_soon(_up, connection, stream, transfer, nursery.cancel_scope)
             await _down(connection, stream, transfer, nursery.cancel_scope)
     finally:
-        with trio.CancelScope(shield=True):
-            await _settle(connection, stream, transfer)
+        # this way costs a scope and a turn of the loop less
+        if transfer.clean and stream.close_now():
+            connection.close()
+        else:
+            with trio.CancelScope(shield=True):
+                await _settle(connection, stream, transfer)
 
 
 async def _up(
@@ -114,7 +124,8 @@ async def _up(
                 in_a_row = 0
             transfer.sent += len(data)
             size = min(most, _next_size(size, len(data)))
-        await stream.send_eof()
+        if not stream.send_eof_now():
+            await stream.send_eof()
     except OSError as error:
         transfer.up, transfer.error = End.FAILED, error
         both.cancel()

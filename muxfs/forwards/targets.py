@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Final, TypeAlias
 
 import attrs
 
 from muxfs.forwards.spec import (
+    REMEMBERED,
     AnyTarget,
     Place,
     SpecError,
@@ -87,6 +89,7 @@ def encode_path(path: UnixPath) -> str:
     return f"{_UNIX}{path.path}"
 
 
+@functools.lru_cache(REMEMBERED)
 def decode(text: str) -> Asked:
     """Read the text of an OPEN, which may be hostile. Raises SpecError."""
     if text.startswith(f"{_UNIX}/"):

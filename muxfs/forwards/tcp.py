@@ -22,6 +22,8 @@ Buffer = bytes | bytearray | memoryview
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _FINISH_ON_CLOSE = struct.pack("ii", 0, 0)
 _OUTPUT_QUEUE = termios.TIOCOUTQ  # SIOCOUTQ: bytes that the peer's kernel has not acknowledged
+LITTLE = 4096
+"""Bytes: fewer than that are a message, more may be a part of a stream that goes on."""
 FINISH_TIME = 10.0
 """Seconds that a client may take to read the rest, while it goes on sending what nobody reads."""
 
@@ -51,6 +53,8 @@ class Connection:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._reset_seen = False
+        self._drained = False
+        """Whether the last read took all there was, and that was little: one more finds nothing."""
 
     @classmethod
     def of_stream(cls, stream: trio.SocketStream) -> Connection:
@@ -79,17 +83,32 @@ class Connection:
         except OSError:
             return ""
 
+    def receive_now(self, limit: int) -> bytes:
+        """Receive what is here already, up to `limit` bytes; `receive` tells of an end."""
+        try:
+            data = self._sock.recv(limit)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            self._note(error)
+            return b""
+        self._drained = 0 < len(data) < min(limit, LITTLE)
+        return data
+
     async def receive(self, limit: int) -> bytes:
         """Receive up to `limit` bytes; b"" at a clean end. Raises OSError for a reset.
 
         Not a checkpoint when data is there: the caller sends it somewhere, which is one.
         """
+        if self._drained:
+            await trio.lowlevel.wait_readable(self._sock)
         while True:
             try:
                 data = self._sock.recv(limit)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
                 continue
+            self._drained = 0 < len(data) < min(limit, LITTLE)
             if not data and self._reset_seen:
                 # the write took the error out of the kernel, which then pretends an end of file
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset")

@@ -66,14 +66,27 @@ class Slow:
         self.sizes.append(len(data))
         await wait_all_tasks_blocked()
 
-    async def send_eof(self) -> None:
+    def send_eof_now(self) -> bool:
         self.over.set()
+        return True
+
+    async def send_eof(self) -> None:
+        raise AssertionError("it was sent at once")
+
+    def feed(self, sink: Callable[[Buffer], Buffer], overflow: Callable[[], None]) -> bool:
+        return False
+
+    def stop_feeding(self) -> None:
+        pass
 
     async def receive_buffer(
         self, max_bytes: int, sink: Callable[[Buffer], Buffer] | None = None
     ) -> Buffer:
         await self.over.wait()
         return b""
+
+    def close_now(self) -> bool:
+        return True
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -230,6 +243,30 @@ async def test_an_end_after_a_reset_is_no_clean_end() -> None:
     assert caught.value.errno == errno.ECONNRESET
     with pytest.raises(ConnectionResetError):
         await inner.receive(10)
+    inner.close()
+
+
+async def test_a_reset_that_a_first_look_met_is_told_by_the_next() -> None:
+    outer, inner = pair()
+    reset(outer)
+    await trio.lowlevel.wait_readable(inner.sock)
+    assert inner.receive_now(10) == b""
+    with pytest.raises(ConnectionResetError):
+        await inner.receive(10)
+    inner.close()
+
+
+async def test_a_first_look_takes_what_is_there() -> None:
+    outer, inner = pair()
+    async with outer:
+        assert inner.receive_now(10) == b""
+        await outer.send_all(b"first")
+        await trio.lowlevel.wait_readable(inner.sock)
+        assert inner.receive_now(10) == b"first"
+        await outer.send_all(b"second")
+        assert await inner.receive(10) == b"second"
+        await outer.send_eof()
+        assert await inner.receive(10) == b""
     inner.close()
 
 

@@ -699,6 +699,21 @@ async def test_an_accept_that_nobody_waits_for_goes_with_the_first_answer(
         assert await near.wait_accepted() == "somewhere"
 
 
+async def test_data_that_is_there_goes_out_with_the_open(
+    autojump_clock: MockClock, tunnel: Tunnel
+) -> None:
+    listener = tunnel.listen.listen(auto_accept=False)
+    before = tunnel.dial.storage.operations.writes
+    near = tunnel.dial.start_stream("x", "", b"first")
+    far = await listener.accept()
+    assert await far.receive_some() == b"first"
+    assert tunnel.dial.storage.operations.writes - before == 1
+    await far.accept()
+    await near.wait_accepted()
+    await near.send_all(b"second")
+    assert await far.receive_some() == b"second"
+
+
 async def test_an_accept_without_an_answer_goes_with_the_ack(
     autojump_clock: MockClock, tunnel: Tunnel
 ) -> None:
@@ -716,5 +731,5 @@ async def test_an_accept_without_an_answer_goes_with_the_ack(
         far = await listener.accept()
         await trio.sleep(1)
         await far.accept()
-        with trio.fail_after(0.1):
+        with trio.fail_after(0.3):
             await late.wait_accepted()
