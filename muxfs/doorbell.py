@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NoReturn
 
 import trio
@@ -31,16 +32,16 @@ class Doorbell:
 
 
 class Alarm:
-    """Rings a bell at a time that is moved all the while.
+    """Rings at a time that is moved all the while.
 
     For a task that waits often and is hardly ever late: a cancel scope around each wait costs
     70 calls of Python, and here a later time costs none.
     """
 
-    def __init__(self, bell: Doorbell) -> None:
+    def __init__(self, ring: Callable[[], None]) -> None:
         self.due = math.inf
         """When it rings; set by `set`."""
-        self._bell = bell
+        self._ring = ring
         self._scope = trio.CancelScope()
 
     def set(self, due: float) -> None:
@@ -56,4 +57,4 @@ class Alarm:
                 await trio.sleep_forever()
             if trio.current_time() >= self.due:
                 self.due = math.inf
-                self._bell.ring()
+                self._ring()

@@ -91,7 +91,12 @@ class Pump:
         self._writer_bell = Doorbell()
         self._reader_bell = Doorbell()
         self._keeper_bell = Doorbell()
-        self._alarm = Alarm(self._writer_bell)
+        self._alarm = Alarm(self._writer_bell.ring)
+        self._next_look = Alarm(self._end_rest)
+        self._rest = trio.CancelScope()
+        self._resting = False
+        """Whether the reader waits for the kernel's word, until `_next_look`."""
+
         self._writer_waits = False
         self._closing = False
         self._budget_wait = trio.CancelScope()
@@ -110,8 +115,8 @@ class Pump:
 
     def start(self, nursery: trio.Nursery) -> None:
         """Start the tasks in the nursery; `stop` ends them, and nothing else does."""
-        tasks = (self._write_loop, self._alarm.run, self._read_loop, self._keep_files)
-        for task in (*tasks, self.escalation.run):
+        tasks = (self._write_loop, self._read_loop, self._keep_files, self.escalation.run)
+        for task in (*tasks, self._alarm.run, self._next_look.run):
             nursery.start_soon(self._run_task, task)
             self.tasks_running += 1
 
@@ -238,38 +243,54 @@ class Pump:
     async def _read_loop(self) -> None:
         backoff = READ_BACKOFF[0]
         while True:
-            try:
-                more = await self._poll()
-            except OSError as error:
-                self._note_trouble("reading", error)
-                await trio.sleep(backoff)
-                backoff = min(2 * backoff, READ_BACKOFF[1])
-                continue
-            self._note_recovery("reading")
-            backoff = READ_BACKOFF[0]
-            if more and not (self.storage.reader.notifies and self.engine.caught_up):
-                await trio.sleep(self.storage.reader.least_pause)
-                if not self.storage.reader.immediate:
-                    # who got the news goes first: a read by a thread takes time from them
-                    await trio.lowlevel.checkpoint()
-            else:
-                await self._pause()
+            # a new scope only after a rest that the kernel did not end, not for each wait
+            with trio.CancelScope() as self._rest:
+                while not self._rest.cancel_called:
+                    backoff = await self._look_and_pause(backoff)
+
+    async def _look_and_pause(self, backoff: float) -> float:
+        """Read, and wait until it is time to look again; return the next pause after an error."""
+        try:
+            more = await self._poll()
+        except OSError as error:
+            self._note_trouble("reading", error)
+            await trio.sleep(backoff)
+            return min(2 * backoff, READ_BACKOFF[1])
+        self._note_recovery("reading")
+        if more and not (self.storage.reader.notifies and self.engine.caught_up):
+            await trio.sleep(self.storage.reader.least_pause)
+            if not self.storage.reader.immediate:
+                # who got the news goes first: a read by a thread takes time from them
+                await trio.lowlevel.checkpoint()
+        else:
+            await self._pause()
+        return READ_BACKOFF[0]
+
+    def _end_rest(self) -> None:
+        """Have the reader look; one that is at work, and not waiting, looks in any case."""
+        if self._resting:
+            self._rest.cancel()
 
     async def _pause(self) -> None:
         """Wait until it is time to look again: woken by the kernel, or as the policy says."""
         engine, reader, policy = self.engine, self.storage.reader, self._poll_policy
-        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         quiet = self.time() - engine.active_at
         if reader.notifies:
             # not for longer than without, unless the last news were told: what comes through a
             # server may not wake us
             told = math.inf if self._told_of_news else quiet
             pause = policy.pause(told, False, reader.least_pause, self._chance())
-            self._notified = await reader.watch(marker, 0, pause.seconds)
+            self._next_look.set(self.time() + pause.seconds)
+            self._notified, self._resting = False, True
+            try:
+                self._notified = await reader.notice()
+            finally:
+                self._resting = False
             return
         immediate = reader.immediate and not self._budget.bounded
         pause = policy.pause(quiet, immediate, reader.least_pause, self._chance())
         if pause.nap and engine.marker is not None:
+            marker = Marker(*engine.marker)
             with trio.CancelScope() as self._napping:
                 await reader.watch(marker, pause.nap, pause.seconds)
             self._napping = None

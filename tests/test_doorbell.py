@@ -10,7 +10,7 @@ from muxfs.doorbell import Alarm, Doorbell
 
 async def test_it_rings_at_the_time_that_was_set_last(autojump_clock: MockClock) -> None:
     bell = Doorbell()
-    alarm = Alarm(bell)
+    alarm = Alarm(bell.ring)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(alarm.run)
         await wait_all_tasks_blocked()
@@ -29,7 +29,7 @@ async def test_it_rings_at_the_time_that_was_set_last(autojump_clock: MockClock)
 
 async def test_a_time_that_has_passed_rings_at_once(autojump_clock: MockClock) -> None:
     bell = Doorbell()
-    alarm = Alarm(bell)
+    alarm = Alarm(bell.ring)
     await trio.sleep(10)
     alarm.set(1.0)
     async with trio.open_nursery() as nursery:

@@ -181,7 +181,14 @@ class MailboxReader(abc.ABC):
 
     @property
     def notifies(self) -> bool:
-        """Whether `watch` is woken by changes of any part of the file, and costs nothing."""
+        """Whether `notice` tells of changes of any part of the file, at no cost."""
+        return False
+
+    async def notice(self) -> bool:
+        """Wait, however long, for a change of the file; False if there is nobody to tell of it.
+
+        Only for a reader that `notifies`.
+        """
         return False
 
     @abc.abstractmethod
@@ -213,9 +220,8 @@ class MailboxReader(abc.ABC):
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:
         """Poll every `nap` seconds until `marker` stands in the file, at most `timeout` seconds.
 
-        One thread hop for the whole wait; none where the reader `notifies`, which then
-        returns at any change. Returns whether there may be news; False too where the file
-        is missing or could not be read.
+        One thread hop for the whole wait. Returns whether there may be news; False too where the
+        file is missing or could not be read.
         """
 
     @property

@@ -308,19 +308,19 @@ class PosixReader(MailboxReader):
         return data
 
     async def watch(self, marker: Marker, nap: float, timeout: float) -> bool:  # noqa: D102
-        if self.notifies and self._notifier is not None:
-            with trio.move_on_after(timeout) as waiting:
-                try:
-                    await self._notifier.wait()
-                except trio.ClosedResourceError:
-                    return False
-            return not waiting.cancelled_caught
-
         def job(abandoned: threading.Event) -> bool:
             return self._watch(marker, nap, timeout, abandoned)
 
         with contextlib.suppress(OSError):  # no thread to be had: `read` will tell
             return await self._ground.crew.run(job)
+        return False
+
+    async def notice(self) -> bool:  # noqa: D102
+        if self.notifies and self._notifier is not None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await self._notifier.wait()
+                return True
+        await trio.lowlevel.checkpoint()
         return False
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Literal
@@ -37,6 +38,9 @@ class ToldReader(MemoryReader):
             if not self.deaf and self._content() != before:
                 return True
         return False
+
+    async def notice(self) -> bool:
+        return await self.watch(Marker(0, b""), 0, math.inf)
 
     def _content(self) -> bytes:
         file = self._fs.look_up(self._name)

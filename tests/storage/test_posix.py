@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from muxfs.core.wire import HEAD_LENGTH
 from muxfs.storage.access import Access, DirectRead, DsyncWrite, HeldRead, PlainWrite
@@ -192,6 +193,34 @@ async def test_directory_is_opened_before_the_name(
     await far.reader.read(0, 1)
 
     assert opened == ([str(directory)] * afresh + [str(directory / "near")]) * 2
+
+
+async def test_the_kernel_tells_of_writes_and_of_no_more_after_the_end(directory: Path) -> None:
+    near = PosixStorage(directory, "near", "far")
+    far = PosixStorage(directory, "far", "near")
+    await near.writer.prepare(SIZE)
+    await far.reader.read(0, 1)
+    if not far.reader.notifies:
+        pytest.skip("nobody tells of changes of files of a file server")
+    assert await far.reader.notice()  # nobody knows what came before
+    told: list[bool] = []
+
+    async def wait() -> None:
+        told.append(await far.reader.notice())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        assert not told
+        await near.writer.write(0, [b"x"])
+    assert told == [True]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        await far.aclose()
+    assert told == [True, False]
+    assert not await far.reader.notice()
+    await near.aclose()
 
 
 async def test_directory_that_is_made_again_above(tmp_path: Path, monkeypatch) -> None:
