@@ -69,6 +69,9 @@ class MuxStream(trio.abc.HalfCloseableStream):
         """Whether a send_all has queued some of its bytes, and not all."""
         self._send_cancelled = False
         self._sink: Sink | None = None
+        self._overflow: Callable[[], None] | None = None
+        """What `feed` is to call when something is left for `receive_buffer`."""
+
         self._left: Buffer | OSError = b""
         """What the sink did not take, or could not."""
 
@@ -304,6 +307,35 @@ class MuxStream(trio.abc.HalfCloseableStream):
                 return b""
             raise _broken(receive.ending)
 
+    def feed(self, sink: Sink, overflow: Callable[[], None]) -> bool:
+        """Give what comes to the sink as soon as it is here, without a task; True.
+
+        At a clean end the sink gets b"", and that is all. What it does not take, or raises, larger
+        pieces and other ends are left for `receive_buffer`: then `overflow` is called, once, by
+        whatever task finds out, also before this returns.
+        """
+        self._sink, self._overflow = sink, overflow
+        self._feed(sink, overflow)
+        return True
+
+    def stop_feeding(self) -> None:
+        """Call neither sink nor overflow any more."""
+        self._sink = self._overflow = None
+
+    def _feed(self, sink: Sink, overflow: Callable[[], None]) -> None:
+        if self._hand_on(sink):
+            return
+        self.stop_feeding()
+        receive = self._core.receive
+        if receive.state is ReceiveState.FINISHED and not (receive.buffered or self._left):
+            try:
+                sink(b"")
+            except OSError as error:
+                self._left = error
+            else:
+                return
+        overflow()
+
     # Closing
 
     async def aclose(self) -> None:
@@ -365,7 +397,9 @@ class MuxStream(trio.abc.HalfCloseableStream):
         """Let waiting tasks look again; called by the session when something changed."""
         if self._send_lot:
             self._send_lot.unpark_all()
-        if self._receive_lot and not (self._sink and self._hand_on(self._sink)):
+        if self._sink and self._overflow:
+            self._feed(self._sink, self._overflow)
+        elif self._receive_lot and not (self._sink and self._hand_on(self._sink)):
             self._receive_lot.unpark_all()
 
     def _hand_on(self, sink: Sink) -> bool:

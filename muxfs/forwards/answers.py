@@ -35,7 +35,7 @@ class Awaited:
     """Seconds."""
     owes: Callable[[], bool]
     """Whether something that the client sent is still to be delivered, also if it has left."""
-    scope: trio.CancelScope
+    end: Callable[[], object]
     """Ends the waiting."""
     deadline: float = attrs.field(init=False)
     given_up: tuple[Code, str] | None = attrs.field(default=None, init=False)
@@ -52,7 +52,7 @@ class Awaited:
         elif not self.owes() and owner.has_left(self.client):
             self.given_up = Code.CANCELLED, "the client has left"
         if self.given_up:
-            self.scope.cancel()
+            self.end()
 
 
 class Answers:
@@ -69,13 +69,13 @@ class Answers:
         client: socket.socket,
         timeout: float,
         owes: Callable[[], bool],
-        scope: trio.CancelScope,
+        end: Callable[[], object],
     ) -> Iterator[Awaited]:
-        """Cancel the scope if nobody waits any more, or for too long: then `given_up` says why.
+        """Call `end` if nobody waits any more, or for too long: then `given_up` says why.
 
         timeout: seconds that the far side's target may take to answer.
         """
-        awaited = Awaited(stream, client, timeout + GRACE, owes, scope)
+        awaited = Awaited(stream, client, timeout + GRACE, owes, end)
         if not stream.answered:
             self._awaited.add(awaited)
             self._some.set()

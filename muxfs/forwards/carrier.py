@@ -38,7 +38,7 @@ class Load:
     connections: int = 0
     held: int = 0
     """Clients that wait for a session."""
-    carried: dict[trio.CancelScope, tuple[Session, PeerInfo | None]] = attrs.field(factory=dict)
+    carried: dict[Transfer, tuple[Session, PeerInfo | None]] = attrs.field(factory=dict)
     answers: Answers = attrs.field(factory=Answers)
     """Who waits for the far side's answer."""
 
@@ -63,10 +63,10 @@ class Load:
                     self._reset_lost(session)
 
     def _reset_lost(self, session: Session) -> None:
-        for scope, (carrying, peer) in self.carried.items():
+        for transfer, (carrying, peer) in self.carried.items():
             # the next session with another peer may stand already
             if carrying is session and peer is not session.peer:
-                scope.cancel()
+                transfer.cancel()
 
 
 class Carrier:
@@ -152,17 +152,14 @@ class Carrier:
         target = printable(target or stream.target)
         self.report(Opened(originator, target))
         transfer = Transfer(sent)
-        with (
-            trio.CancelScope() as scope,
-            self.load.answers.awaited(
-                stream, connection.sock, timeout, lambda: transfer.sent > 0, scope
-            ) as awaited,
-        ):
-            self.load.carried[scope] = stream.session, stream.session.peer
+        with self.load.answers.awaited(
+            stream, connection.sock, timeout, lambda: transfer.sent > 0, transfer.cancel
+        ) as awaited:
+            self.load.carried[transfer] = stream.session, stream.session.peer
             try:
                 await splice(connection, stream, transfer)
             finally:
-                del self.load.carried[scope]
+                del self.load.carried[transfer]
         ending = ending_of(transfer.error)
         if ending is not None and ending.code in REFUSALS:
             self.report(Refused(originator, target, ending.code, ending.reason))

@@ -125,6 +125,17 @@ class Child:
         """Close the child's standard input."""
         await self._stdin.aclose()
 
+    def feed(
+        self,
+        sink: Callable[[Buffer], Buffer],  # noqa: ARG002
+        overflow: Callable[[], None],  # noqa: ARG002
+    ) -> bool:
+        """Do nothing: what a pipe has is read by a task."""
+        return False
+
+    def stop_feeding(self) -> None:
+        """Do nothing, too."""
+
     async def receive_buffer(
         self,
         max_bytes: int,

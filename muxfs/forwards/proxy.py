@@ -98,7 +98,7 @@ class ProxyClient:
         with (
             trio.CancelScope() as scope,
             self.carrier.load.answers.awaited(
-                stream, self.connection.sock, self.connect_timeout, lambda: bool(rest), scope
+                stream, self.connection.sock, self.connect_timeout, lambda: bool(rest), scope.cancel
             ) as awaited,
         ):
             bound = await stream.wait_accepted()

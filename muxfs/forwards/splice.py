@@ -1,8 +1,9 @@
 """Copy between a TCP connection and a stream of the session, with TCP's semantics.
 
 A FIN crosses as a FIN, each direction by itself; a reset crosses as a reset;
-what was written before a close arrives. Each direction is one task, and ends as
-one of `End`; `_settle` says what becomes of both sides then.
+what was written before a close arrives. Each direction ends as one of `End`; `_settle` says
+what becomes of both sides then. The one out of the stream gets a task of its own only where
+the connection does not take all at once.
 """
 
 from __future__ import annotations
@@ -43,6 +44,15 @@ class Stream(Protocol):
     async def send_eof(self) -> None:
         """End the sending direction cleanly. Raises as `send_all`."""
 
+    def feed(self, sink: Callable[[Buffer], Buffer], overflow: Callable[[], None]) -> bool:
+        """Give what comes to the sink, and b"" at a clean end, without a task; whether it can.
+
+        `overflow` is called once what comes is for `receive_buffer` instead.
+        """
+
+    def stop_feeding(self) -> None:
+        """Call neither of them any more."""
+
     async def receive_buffer(
         self, max_bytes: int, sink: Callable[[Buffer], Buffer] | None = None
     ) -> Buffer:
@@ -70,7 +80,7 @@ class End(enum.Enum):
     FAILED = "failed"  # the sending side was reset: both directions are over
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Transfer:
     """What a splice has carried, and how it ended."""
 
@@ -84,6 +94,13 @@ class Transfer:
     """The direction out of the stream."""
     error: BaseException | None = None
     """What ended it, unless both directions ended cleanly."""
+    scope: trio.CancelScope | None = None
+    """Around both directions, while they run."""
+
+    def cancel(self) -> None:
+        """Reset both sides, if they are still carried."""
+        if self.scope is not None:
+            self.scope.cancel()
 
     @property
     def clean(self) -> bool:
@@ -99,8 +116,14 @@ async def splice(connection: Connection, stream: Stream, transfer: Transfer) -> 
     """
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_up, connection, stream, transfer, nursery.cancel_scope)
-            await _down(connection, stream, transfer, nursery.cancel_scope)
+            transfer.scope = nursery.cancel_scope
+            down = _Down(connection, stream, transfer, nursery)
+            try:
+                down.begin()
+                await _up(connection, stream, transfer, nursery.cancel_scope)
+                await down.wait()
+            finally:
+                stream.stop_feeding()
     finally:
         # this way costs a scope and a turn of the loop less
         if transfer.clean and stream.close_now():
@@ -138,29 +161,61 @@ async def _up(
         transfer.up = End.CLEAN
 
 
-async def _down(
-    connection: Connection, stream: Stream, transfer: Transfer, both: trio.CancelScope
-) -> None:
-    def sink(data: Buffer) -> Buffer:
-        left = connection.send_now(data)
-        transfer.received += len(data) - len(left)
+class _Down:
+    """The direction out of the stream: without a task as long as all goes on at once."""
+
+    def __init__(
+        self, connection: Connection, stream: Stream, transfer: Transfer, nursery: trio.Nursery
+    ) -> None:
+        self._connection = connection
+        self._stream = stream
+        self._transfer = transfer
+        self._nursery = nursery
+        self._has_task = False
+        self._lot = trio.lowlevel.ParkingLot()
+
+    def begin(self) -> None:
+        """Send on what is here, and all that comes."""
+        if not self._stream.feed(self._take, self._begin_task):
+            self._begin_task()
+
+    async def wait(self) -> None:
+        """Wait until it has ended, or has a task, for which the nursery waits."""
+        while self._transfer.down is End.RUNNING and not self._has_task:
+            await self._lot.park()
+
+    def _take(self, data: Buffer) -> Buffer:
+        if not data:
+            self._connection.send_eof()
+            self._transfer.down = End.CLEAN
+            self._lot.unpark_all()
+            return b""
+        left = self._connection.send_now(data)
+        self._transfer.received += len(data) - len(left)
         return left
 
-    try:
-        while data := await stream.receive_buffer(LARGEST_READ, sink):
-            await connection.send_all(data)
-            transfer.received += len(data)
-        connection.send_eof()
-    except OSError as error:
-        # The connection is dead, so the other direction ends soon; what its peer
-        # had sent before is still in the kernel, and must cross first.
-        transfer.down = End.STOPPED
-        transfer.error = transfer.error or error
-    except trio.BrokenResourceError as error:
-        transfer.down, transfer.error = End.FAILED, error
-        both.cancel()
-    else:
-        transfer.down = End.CLEAN
+    def _begin_task(self) -> None:
+        self._has_task = True
+        self._lot.unpark_all()
+        self._nursery.start_soon(self._run)
+
+    async def _run(self) -> None:
+        connection, transfer = self._connection, self._transfer
+        try:
+            while data := await self._stream.receive_buffer(LARGEST_READ, self._take):
+                await connection.send_all(data)
+                transfer.received += len(data)
+            connection.send_eof()
+        except OSError as error:
+            # The connection is dead, so the other direction ends soon; what its peer
+            # had sent before is still in the kernel, and must cross first.
+            transfer.down = End.STOPPED
+            transfer.error = transfer.error or error
+        except trio.BrokenResourceError as error:
+            transfer.down, transfer.error = End.FAILED, error
+            self._nursery.cancel_scope.cancel()
+        else:
+            transfer.down = End.CLEAN
 
 
 def _next_size(size: int, received: int) -> int:

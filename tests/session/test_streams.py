@@ -679,6 +679,72 @@ async def test_what_the_sink_raises_is_raised_where_its_task_waits(
     assert await far.receive_some() == b"y"  # the stream itself is whole
 
 
+async def test_a_sink_that_is_fed_needs_no_task(autojump_clock: MockClock, ends: Ends) -> None:
+    near, far = ends
+    got: list[bytes] = []
+
+    def sink(data: Buffer) -> Buffer:
+        got.append(bytes(data))
+        return b""
+
+    def overflow() -> None:
+        raise AssertionError("nothing is left")
+
+    await near.send_all(b"before")
+    await trio.sleep(0.1)
+    far.feed(sink, overflow)
+    assert got == [b"before"]
+    await near.send_all(b"after")
+    await trio.sleep(0.1)
+    assert got == [b"before", b"after"]
+    await near.send_eof()
+    await trio.sleep(0.1)
+    assert got == [b"before", b"after", b""]
+    assert await far.receive_some() == b""
+
+
+@pytest.mark.parametrize("kind", ["left", "raised", "large", "reset", "unwilling to end"])
+async def test_what_a_fed_sink_does_not_take_is_received(
+    autojump_clock: MockClock, ends: Ends, kind: str
+) -> None:
+    near, far = ends
+    told: list[int] = []
+
+    def sink(data: Buffer) -> Buffer:
+        if kind == "left":
+            return data
+        if kind == "raised" or not data:
+            raise BrokenPipeError(errno.EPIPE, "gone")
+        return b""
+
+    far.feed(sink, lambda: told.append(1))
+    if kind == "reset":
+        await near.abort(Code.INTERNAL, "why")
+    elif kind == "unwilling to end":
+        await near.send_eof()
+    else:
+        await near.send_all(bytes(100_000 if kind == "large" else 10))
+    await trio.sleep(0.1)
+    assert told == [1]
+    if kind == "reset":
+        assert (await reset_reason(far.receive_some)).reason == "why"
+    elif kind in {"raised", "unwilling to end"}:
+        with pytest.raises(BrokenPipeError):
+            await far.receive_some()
+    else:
+        assert await far.receive_some() != b""
+    await trio.sleep(0.1)
+    assert told == [1]
+
+
+async def test_who_is_fed_no_more_is_called_no_more(autojump_clock: MockClock, ends: Ends) -> None:
+    near, far = ends
+    far.feed(lambda _: pytest.fail("called"), lambda: pytest.fail("called"))
+    far.stop_feeding()
+    await near.send_all(b"x")
+    assert await far.receive_some() == b"x"
+
+
 async def test_an_accept_that_nobody_waits_for_goes_with_the_first_answer(
     autojump_clock: MockClock, tunnel: Tunnel
 ) -> None:
