@@ -70,6 +70,8 @@ class Program(Connection):
         super().__init__(sock)
         self.input_complete = trio.Event()
         self.output_complete = trio.Event()
+        self.output_told = trio.Event()
+        """The program knows that."""
 
     async def receive(self, limit: int) -> bytes:
         """Receive; b"" at an end that the program has confirmed."""
@@ -94,6 +96,8 @@ async def _connect(endpoint: Endpoint, client: Client, request: Message) -> Mess
         nursery.start_soon(_follow, client, program, nursery.cancel_scope)
         nursery.start_soon(_tell_end_of_file, client, program)
         outcome = await endpoint.join(program, target, f"stdio of pid {client.pid}", timeout)
+        if program.output_complete.is_set():
+            await program.output_told.wait()  # before the verdict, with which the program ends
         nursery.cancel_scope.cancel()
     return _verdict(outcome)
 
@@ -119,6 +123,7 @@ async def _tell_end_of_file(client: Client, program: Program) -> None:
     await program.output_complete.wait()
     with contextlib.suppress(OSError):  # `_follow` sees that, too
         await client.send({"event": "eof"})
+    program.output_told.set()
 
 
 def _verdict(outcome: Transfer | Refused | None) -> Message:
