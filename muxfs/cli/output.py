@@ -5,7 +5,9 @@ Rule: an event is told in one place, with its words and its fields side by side.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from typing import Final, TextIO
@@ -55,8 +57,21 @@ def _write(stream: TextIO, line: str) -> None:
     try:
         stream.write(line + "\n")
         stream.flush()
+    except BrokenPipeError:
+        _let_go(stream)
     except (OSError, ValueError):
-        pass  # nobody reads any more (a closed terminal, a pipe): no reason to end the tunnel
+        pass  # a closed terminal, a full disk: no reason to end the tunnel
+
+
+def _let_go(stream: TextIO) -> None:
+    """Let the rest go nowhere: nobody reads any more, which is no reason to end the tunnel either.
+
+    What Python keeps in its buffer would fail again in the last flush, and the exit code with it.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 class LiveLine:

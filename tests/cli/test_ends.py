@@ -253,14 +253,15 @@ def test_a_restarted_end_is_found_again(muxfs: Runner) -> None:
         dial.end(signal.SIGKILL if generation == 2 else signal.SIGTERM)
 
 
-def test_output_that_nobody_reads(muxfs: Runner) -> None:
-    """A reader that went away is no reason to end a tunnel."""
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_reads(muxfs: Runner, unbuffered: str) -> None:
+    """A reader that went away is no reason to end a tunnel, nor for another exit code."""
     listen = muxfs.start("listen", "job", "0:1", "--json")
     listen.event("waiting")
     quiet = subprocess.Popen(
         [*listen.process.args[:2], "muxfs", "dial", "job", "--json"],
         stdout=subprocess.PIPE,
-        env={**os.environ, "MUXFS_HOME": str(muxfs.home)},
+        env={**os.environ, "MUXFS_HOME": str(muxfs.home), "PYTHONUNBUFFERED": unbuffered},
     )
     assert quiet.stdout is not None
     quiet.stdout.close()
