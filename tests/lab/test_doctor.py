@@ -22,8 +22,8 @@ async def examine(client: Client, directory: str, *options: str) -> dict[str, An
     return report
 
 
-GONE = 60.0
-"""Seconds: as long as attributes of a directory may be cached (acdirmax)."""
+GONE = 120.0
+"""Seconds: twice as long as attributes of a directory may be cached (acdirmax)."""
 
 
 async def test_one_host(lab: Lab) -> None:

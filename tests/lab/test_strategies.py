@@ -19,6 +19,7 @@ async def pingpong(lab: Lab, access: str, rounds: int) -> list[dict[str, Any]]:
     """Let the two clients play; return what both say."""
     directory = lab.clients[0].path / f"pingpong-{access}"
     await lab.clients[0].run("mkdir", str(directory))
+    await lab.clients[0].run("touch", str(directory / "first"), str(directory / "second"))
     reports: list[dict[str, Any]] = []
 
     async def play(client: int, role: str) -> None:
