@@ -138,7 +138,9 @@ async def test_http_2(tunnel: Tunnel, tmp_path: Path) -> None:
         "        await send({'type': 'http.response.body', 'body': text.encode()})\n"
     )
     port = unused_port()
-    server = [sys.executable, "-m", "hypercorn", "-b", f"127.0.0.1:{port}", "app:app"]
+    # in one process: workers would outlive it
+    server = [sys.executable, "-m", "hypercorn", "--workers", "0"]
+    server += ["-b", f"127.0.0.1:{port}", "app:app"]
     process = await trio.lowlevel.open_process(server, cwd=tmp_path, stderr=subprocess.DEVNULL)
     try:
         with trio.fail_after(60):
