@@ -227,14 +227,14 @@ class Session:
         self.engine.send(stream, data)
         small = len(data) <= EAGER_SIZE
         if small and stream.send.usual <= EAGER_SIZE:
-            self._light, self._light_at = stream, trio.current_time()
+            self._light, self._light_at = stream, self.pump.time()
         self.pump.kick_writer(eagerly=small)
 
     def turn(self, stream: core.Stream) -> int:
         """Return how many bytes of the stream are worth sending at once."""
         if self._light is None or self._light is stream:
             return core.LARGEST_PIECE
-        lively = trio.current_time() - self._light_at <= LIVELY
+        lively = self.pump.time() - self._light_at <= LIVELY
         return SHARED_TURN if lively else core.LARGEST_PIECE
 
     def take(self, stream: core.Stream, most: int) -> Buffer:

@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import sys
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 
 import attrs
 import trio
@@ -43,8 +43,6 @@ TAKEOVER_PATIENCE: Final = 30.0
 TAKEOVER_LOOK: Final = 0.25
 LOOK_NOTICE: Final = 2.0
 """Seconds of opening a session until it is told what takes so long."""
-
-T = TypeVar("T")
 
 
 def run_end(role: Literal["listen", "dial"], args: argparse.Namespace) -> int:
@@ -168,7 +166,7 @@ async def _serve(end: End, stop: Stop, tasks: trio.Nursery) -> None:
     if end.role == "dial":
         tasks.start_soon(_end_with_step, end, stop)
     tasks.start_soon(_excuse_delay, end, stop)
-    place, real_path = await in_thread(lambda: _prepare(end))
+    place, real_path = await in_thread(_prepare, end)
     end.output.say(f"muxfs {end.role}: {place}")
     progress = Preparation(end.output)
     teller = Teller(end, place, watch)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 import trio
@@ -34,8 +34,6 @@ _A_FORWARD: Final = re.compile(r"[LRDU]?(\d+|\{port\d*\})(,.*)?|[^./].*:.*", re.
 
 OWN_PATIENCE: Final = 5.0
 """Seconds that Slurm has to say whether the job runs whose own tunnel is asked for."""
-
-T = TypeVar("T")
 
 
 def wanted(args: argparse.Namespace) -> JobId | None:
@@ -147,7 +145,7 @@ class Watch:
         """
         job = None
         with trio.move_on_after(OWN_PATIENCE), contextlib.suppress(NoAnswer):
-            job = await in_thread(lambda: _known(number))
+            job = await in_thread(_known, number)
         if job is None or job.uid not in {None, os.geteuid()}:
             return None
         watch = cls.of(JobId.parse(job.name), output)
@@ -185,7 +183,7 @@ class Watch:
     async def sweep_unused(self) -> bool:
         """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
         path = self._left_behind()
-        used = path is not None and await in_thread(lambda: is_used(path, Role.DIAL))
+        used = path is not None and await in_thread(is_used, path, Role.DIAL)
         if not used:
             await self.sweep_own()
         return not used
@@ -194,7 +192,7 @@ class Watch:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
         path = self._left_behind()
         if path is not None:
-            await in_thread(lambda: _remove_all([path]))
+            await in_thread(_remove_all, [path])
 
     def _left_behind(self) -> str | None:
         """Return the job's own tunnel if the job is over."""
@@ -210,7 +208,7 @@ class Watch:
             if over:
                 before = await in_thread(lambda: {path: _seen(path) for path in over})
                 await trio.sleep(sweeping.SILENCE)
-                await in_thread(lambda: _remove_silent(before))
+                await in_thread(_remove_silent, before)
 
 
 def _remove_all(paths: Iterable[str]) -> None:

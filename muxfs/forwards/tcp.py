@@ -86,14 +86,12 @@ class Connection:
     def receive_now(self, limit: int) -> bytes:
         """Receive what is here already, up to `limit` bytes; `receive` tells of an end."""
         try:
-            data = self._sock.recv(limit)
+            return self._take(limit)
         except BlockingIOError:
             return b""
         except OSError as error:
             self._note(error)
             return b""
-        self._drained = 0 < len(data) < min(limit, LITTLE)
-        return data
 
     async def receive(self, limit: int) -> bytes:
         """Receive up to `limit` bytes; b"" at a clean end. Raises OSError for a reset.
@@ -104,15 +102,19 @@ class Connection:
             await trio.lowlevel.wait_readable(self._sock)
         while True:
             try:
-                data = self._sock.recv(limit)
+                data = self._take(limit)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._sock)
                 continue
-            self._drained = 0 < len(data) < min(limit, LITTLE)
             if not data and self._reset_seen:
                 # the write took the error out of the kernel, which then pretends an end of file
                 raise ConnectionResetError(errno.ECONNRESET, "connection reset")
             return data
+
+    def _take(self, limit: int) -> bytes:
+        data = self._sock.recv(limit)
+        self._drained = 0 < len(data) < min(limit, LITTLE)
+        return data
 
     async def send_all(self, data: Buffer) -> None:
         """Send all bytes. Raises OSError when the other end takes no more."""

@@ -70,7 +70,7 @@ class Ground:
 
     def open_peer(self, name: str) -> PeerFile | None:
         """Open a file of that name for reading; None where there is none. Raises OSError."""
-        read = self.resolve().read
+        read = self.resolve().read  # first: it may replace the opener
         return self.opener.open_peer(name, read)
 
     def read(self, file: PeerFile, offset: int, length: int) -> bytes:

@@ -251,7 +251,7 @@ class Resolver(trio.abc.HostnameResolver):
         return found
 
     async def getnameinfo(self, *_: object) -> tuple[str, str]:
-        raise NotImplementedError
+        raise AssertionError("nothing asks for the name of an address")
 
 
 def resolving() -> Resolver:

@@ -9,10 +9,10 @@ if [ -z "$in_overlay" ]; then
   mount -t proc proc /proc
   insmod "$modules/kernel/fs/overlayfs/overlay.ko"
   mount -t tmpfs -o size=80% tmpfs /mnt
-  mkdir /mnt/upper /mnt/work /mnt/root
-  mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/root
-  mount -n --move /proc /mnt/root/proc
-  cd /mnt/root || exit
+  mkdir /mnt/upper /mnt/work /mnt/merged
+  mount -t overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work overlay /mnt/merged
+  mount -n --move /proc /mnt/merged/proc
+  cd /mnt/merged || exit
   in_overlay=yes exec chroot . /bin/bash "$0"
 fi
 
