@@ -52,8 +52,6 @@ LATE_NOTICE: Final = 0.001
 WRITES_IN_A_ROW: Final = 4
 """Writes into memory until other tasks get their turn."""
 
-_NO_MARKER: Final = Marker(0, b"")
-
 
 class Pump:
     """Moves bytes between one engine and its storage."""
@@ -348,13 +346,12 @@ class Pump:
     async def _read_patiently(self, read: Read) -> bytes:
         """Read; in the ring, soon after traffic, wait for news meanwhile."""
         reader, wait, engine = self.storage.reader, self._wait(), self.engine
-        marker = Marker(*engine.marker) if engine.marker is not None else _NO_MARKER
         # the rest of a batch is there already: nothing will announce it
-        if wait.seconds and marker.within(read.offset, read.length):
+        if wait.seconds and read.marker is not None:
             # what came last was read with the place of the next: that was a look already
             rest = self._looked_at + wait.nap - self.time() if engine.caught_up else 0.0
             data = await reader.read_until(
-                read.offset, read.length, marker, wait.nap, wait.seconds, rest
+                read.offset, read.length, Marker(*read.marker), wait.nap, wait.seconds, rest
             )
             self._looked_at = self.time()
             return data
@@ -376,7 +373,7 @@ class Pump:
 
         async def run(read: Read) -> None:
             try:
-                data = await self.storage.reader.read(read.offset, read.length)
+                data = await self._read_patiently(read)
             except OSError as error:
                 errors.append(error)
                 nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ import attrs
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight, Write
-from muxfs.core.inbound import Batch, Piece, ReceiveRing
+from muxfs.core.inbound import Batch, Piece, ReadTimes, ReceiveRing
 from muxfs.core.multiplexer import Changes, Filling, Multiplexer
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
@@ -65,6 +65,7 @@ class Conversation:
         epoch: int,
         blocks: Blocks,
         flight: Flight,
+        read_times: ReadTimes,
         changes: Changes,
     ) -> Conversation:
         """Begin at position 0 of both rings, with what both births declare.
@@ -89,6 +90,7 @@ class Conversation:
                 peer.capacity,
                 own.max_batch,
                 proof=its,
+                times=read_times,
             ),
             Multiplexer(
                 own.role,

@@ -27,13 +27,14 @@ from muxfs.core.conversation import LEAST_DATA, Conversation
 from muxfs.core.doubt import Standing
 from muxfs.core.events import Born, Established, Event, Failed, Lost, Resumed, Silent, Strange
 from muxfs.core.flight import Flight, Write
-from muxfs.core.inbound import Piece, ReceiveRing
+from muxfs.core.inbound import Piece, ReadTimes, ReceiveRing
 from muxfs.core.link import Link, Meeting
 from muxfs.core.multiplexer import Changes, Multiplexer, OutOfStreams
 from muxfs.core.outbound import SendRing
 from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks
 from muxfs.core.repair import Repair
 from muxfs.core.stream import Ending, Stream
+from muxfs.core.totals import Totals
 from muxfs.core.wire import (
     Birth,
     Buffer,
@@ -90,33 +91,13 @@ class Read:
 
     offset: int
     length: int
+    began: float
+    """When the engine gave it away."""
+
     ring: ReceiveRing | None = None
     piece: Piece | None = None
-
-
-@attrs.define
-class Totals:
-    """What was counted so far; bytes of batches with all that is in them."""
-
-    opened: int = 0
-    torn: int = 0
-    stale: int = 0
-    rewritten: int = 0
-    written: int = 0
-    read: int = 0
-
-    def with_those_of(self, conversation: Conversation | None) -> Totals:
-        """Return these and those of a conversation."""
-        if conversation is None:
-            return self
-        return Totals(
-            self.opened + conversation.streams.opened,
-            self.torn + conversation.inbound.torn,
-            self.stale,
-            self.rewritten + conversation.out.rewritten,
-            self.written + conversation.out.position,
-            self.read + conversation.inbound.position,
-        )
+    marker: tuple[int, bytes] | None = None
+    """File offset and bytes that tell that the batch has come which is looked for."""
 
 
 @attrs.define
@@ -139,6 +120,7 @@ class Engine:
 
     _conversation: Conversation | None = None
     _flight: Flight = attrs.field(factory=Flight)
+    _read_times: ReadTimes = attrs.field(factory=ReadTimes)
     _repair: Repair = attrs.field(factory=Repair)
     _events: list[Event] = attrs.field(factory=list)
     _changes: Changes = attrs.field(factory=Changes)
@@ -498,7 +480,7 @@ class Engine:
         """Return what to read at this poll, also while earlier reads of it are under way."""
         if now >= self._head_at:
             self._head_at = _NEVER  # until it was read, or the next poll begins
-            return Read(0, wire.HEAD_LENGTH)
+            return Read(0, wire.HEAD_LENGTH, now)
         conversation = self._conversation if self.established else None
         if conversation is None:
             return None
@@ -508,12 +490,15 @@ class Engine:
         piece = ring.first_piece(now) if first else ring.next_piece(now)
         if piece is None:
             return None
-        return Read(ring.file_offset(piece.position), piece.length, ring, piece)
+        may_wait = piece.looks or piece.position == ring.position
+        marker = ring.marker(piece.position) if may_wait else None
+        return Read(ring.file_offset(piece.position), piece.length, now, ring, piece, marker)
 
     def receive(self, read: Read, data: bytes, now: float) -> bool:
         """Take what was read; whether it was something that makes more likely at once."""
         if read.piece is None:
             before = self.established
+            self._read_times.add(read.length, now - read.began, now)
             self.receive_head(data, now)
             return self.established and not before
         conversation = self._conversation
@@ -527,7 +512,7 @@ class Engine:
         if self._conversation is None or not self.established:
             return None
         ring = self._conversation.inbound
-        return ring.file_offset(ring.position) + wire.MARKER_OFFSET, ring.marker
+        return ring.marker(ring.position)
 
     @property
     def caught_up(self) -> bool:
@@ -729,7 +714,13 @@ class Engine:
         peer = self.link.peer
         assert peer is not None  # noqa: S101  (the link established it)
         self._conversation = Conversation.begin(
-            self.link.own, peer, self.link.epoch, self.blocks, self._flight, self._changes
+            self.link.own,
+            peer,
+            self.link.epoch,
+            self.blocks,
+            self._flight,
+            self._read_times,
+            self._changes,
         )
         self.active_at = now
         self._events.append(Established(peer))

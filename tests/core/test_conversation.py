@@ -7,7 +7,7 @@ import pytest
 from muxfs.core import wire
 from muxfs.core.conversation import Conversation
 from muxfs.core.flight import Flight, Write
-from muxfs.core.inbound import PIECE
+from muxfs.core.inbound import PIECE, ReadTimes
 from muxfs.core.multiplexer import Changes
 from muxfs.core.proof import CHECKSUM_BLOCKS
 from muxfs.core.wire import (
@@ -28,7 +28,7 @@ CREDIT = 1 << 20
 def pair() -> tuple[Conversation, Conversation]:
     dial, listen = (Birth(role, Incarnation(1, bytes(16)), initial_credit=CREDIT) for role in Role)
     near, far = (
-        Conversation.begin(own, peer, 7, CHECKSUM_BLOCKS, Flight(), Changes())
+        Conversation.begin(own, peer, 7, CHECKSUM_BLOCKS, Flight(), ReadTimes(), Changes())
         for own, peer in ((dial, listen), (listen, dial))
     )
     return near, far
@@ -48,6 +48,8 @@ def test_small_frames_keep_no_large_reads_in_memory() -> None:
         file[write.offset : write.offset + write.length] = b"".join(write.buffers)
     inbound = far.inbound
     inbound.speculate = True
+    inbound.times.add(PAGE, 0.01, 0.0)  # a round trip in which much is moved
+    inbound.times.add(PIECE, 0.011, 0.0)
     inbound._guess = inbound._wanted = PIECE
     pieces = [inbound.first_piece(0.0), inbound.next_piece(0.0)]
     for piece in reversed(pieces):

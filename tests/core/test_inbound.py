@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from muxfs.core import wire
 from muxfs.core.flight import Flight
-from muxfs.core.inbound import MISSES, MOST_READS, PIECE, Piece, ReadTimes, ReceiveRing
+from muxfs.core.inbound import (
+    MISSES,
+    MOST_READS,
+    PIECE,
+    WORTH_GUESSING,
+    Piece,
+    ReadTimes,
+    ReceiveRing,
+)
 from muxfs.core.outbound import SendRing
 from muxfs.core.pacing import Pacer
 from muxfs.core.wire import PAGE, RING_OFFSET
@@ -223,11 +233,18 @@ def test_of_what_needs_a_second_read_anyway_only_the_header_is_looked_for(
     assert asked <= ring.lengths[0] <= asked + 2 * PAGE
 
 
+class Far(ReadTimes):
+    """Of a link that moves much in a round trip."""
+
+    worth_guessing = WORTH_GUESSING
+
+
 class Wide(Ring):
     """A ring of many pieces, full of batches that do not end where pieces do."""
 
     def __init__(self, length: int = 60_000) -> None:
         super().__init__(speculate=True, capacity=16 * PIECE)
+        self.inbound.times = Far()
         self.inbound._guess = self.inbound._wanted = 4 * PIECE
         self.frames = [self.write(length) for _ in range(15 * PIECE // length)]
 
@@ -293,6 +310,130 @@ def test_guessing_ends_with_the_polls_that_find_nothing() -> None:
 def test_marker() -> None:
     ring = Ring()
     ring.write(100)
-    at = ring.inbound.file_offset(ring.inbound.position) + wire.MARKER_OFFSET
-    marker = ring.inbound.marker
+    at, marker = ring.inbound.marker(ring.inbound.position)
     assert ring.file[at : at + len(marker)] == marker
+
+
+class Chain(Ring):
+    """A ring that is read where a round trip is short, with batches that are long."""
+
+    def __init__(self) -> None:
+        super().__init__(speculate=True, max_batch=PIECE, capacity=8 * PIECE)
+
+    def next(self) -> Piece:
+        """See what is worth reading beside what is under way; there must be something."""
+        piece = self.inbound.next_piece(0.0)
+        assert piece is not None
+        return self.begin(piece)
+
+
+def test_beside_a_long_batch_the_header_of_the_next_is_looked_for() -> None:
+    ring = Chain()
+    frames = [ring.write(length) for length in (300_000, 400_000, 500_000)]
+    assert ring.read() == []
+    found, under_way = [], []
+    for _ in frames:
+        batch, look = ring.next(), ring.next()
+        assert not batch.looks
+        assert look.looks
+        assert ring.inbound.next_piece(0.0) is None  # what comes after it is not known
+        assert ring.end(look) == []
+        under_way.append(batch)
+    assert ring.inbound.next_piece(0.0) is None  # the last look was in vain
+    for batch in reversed(under_way):
+        assert found == []
+        found += ring.end(batch)
+    assert found == frames
+    assert sum(ring.lengths) == ring.out.position + 4 * PAGE
+
+
+def test_a_look_in_vain_is_repeated_once_a_batch_has_come() -> None:
+    ring = Chain()
+    frames = [ring.write(300_000), ring.write(300_000)]
+    ring.read()
+    first, look = ring.next(), ring.next()
+    ring.end(look)
+    second, look = ring.next(), ring.next()
+    ring.end(look)
+    assert ring.inbound.next_piece(0.0) is None
+    found = ring.end(first)
+    frames.append(ring.write(300_000))
+    ring.end(ring.next())
+    third = ring.next()
+    assert third.position == second.end
+    assert found + ring.end(second) + ring.end(third) == frames
+
+
+def test_short_batches_in_a_look_are_taken_in_their_turn() -> None:
+    ring = Chain()
+    frames = [ring.write(300_000), ring.write(100), ring.write(200)]
+    ring.read()
+    batch, look = ring.next(), ring.next()
+    assert ring.end(look) == []
+    assert ring.inbound.next_piece(0.0) is None  # what comes after them is seen with the next poll
+    assert ring.end(batch) == frames
+    assert ring.inbound.caught_up
+
+
+def test_no_more_is_read_of_a_ring_than_its_batches() -> None:
+    ring = Chain()
+    ring.out.position = ring.out.acknowledged = ring.inbound.position = 7 * PIECE
+    frames = [ring.write(300_000)]
+    ring.read()
+    batch = ring.next()
+    ring.put(*ring.out.encode_pad(0))
+    frames.append(ring.write(400_000))
+    ring.end(ring.next())
+    ring.end(ring.next())
+    last = ring.next()
+    assert last.position == 8 * PIECE
+    found = [body for body in ring.end(batch) + ring.end(last) if body]
+    assert found == frames
+    assert ring.inbound.position == ring.out.position
+
+
+def test_a_batch_whose_header_came_before_the_rest_is_read_again() -> None:
+    ring = Chain()
+    frames = [ring.write(300_000)]
+    ring.read()
+    first, look = ring.next(), ring.next()
+    at = ring.out.position
+    frames.append(ring.write(299_984, torn=True))
+    whole = b"".join(wire.encode_batch(EPOCH, at, 0, [frames[1]], 1))
+    ring.end(ring.begin(look))  # it saw the header
+    second = ring.next()
+    assert ring.end(second) == []
+    assert ring.end(first) == frames[:1]
+    assert ring.inbound.torn == 1
+    ring.file[RING_OFFSET + at : RING_OFFSET + at + len(whole)] = whole
+    assert ring.read_all() == frames[1:]
+
+
+@given(st.data())
+def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
+    data: st.DataObject,
+) -> None:
+    ring = Chain()
+    frames, found = [], []
+    under_way: list[Piece] = []
+    length = st.sampled_from([100, 3000, 30_000, 100_000, 300_000, 700_000])
+    for _ in range(data.draw(st.integers(1, 40))):
+        step = data.draw(st.sampled_from(["write", "begin", "begin", "end", "end"]))
+        if step == "write" and ring.inbound.position + 6 * PIECE > ring.out.position:
+            room = ring.out.capacity - ring.out.position % ring.out.capacity
+            if room <= PIECE:
+                ring.put(*ring.out.encode_pad(0))
+            frames.append(ring.write(data.draw(length)))
+        elif step == "begin":
+            piece = ring.inbound.next_piece(0.0)
+            if piece is None and not under_way:
+                piece = ring.inbound.first_piece(0.0)
+            if piece is not None:
+                under_way.append(ring.begin(piece))
+        elif step == "end" and under_way:
+            piece = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
+            if data.draw(st.booleans()):
+                ring.begin(piece)  # it was served late
+            found += ring.end(piece)
+    found += ring.read_all()
+    assert [body for body in found if body] == frames

@@ -19,7 +19,7 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from muxfs.core import wire
 from muxfs.core.conversation import Conversation
 from muxfs.core.flight import Flight
-from muxfs.core.inbound import ReceiveRing
+from muxfs.core.inbound import ReadTimes, ReceiveRing
 from muxfs.core.multiplexer import Changes
 from muxfs.core.proof import SealedBlocks
 from muxfs.core.wire import PAGE, Birth, Buffer, Code, Incarnation, ItemType, Role, Status
@@ -235,6 +235,6 @@ def test_a_pad_has_a_tag_and_no_body() -> None:
     epoch = wire.epoch_of(DIAL, LISTEN)
     proof, _ = dial.batches(own, peer)
     pad = wire.encode_pad(wire.batch_epoch(epoch, Role.DIAL), 0, 0, proof)
-    talk = Conversation.begin(peer, own, epoch, listen, Flight(), Changes())
+    talk = Conversation.begin(peer, own, epoch, listen, Flight(), ReadTimes(), Changes())
     assert talk.receive(talk.inbound.first_piece(0.0), b"".join(pad), 0.0)
     assert talk.inbound.position == own.capacity

@@ -27,7 +27,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from muxfs.core.wire import Role
+from muxfs.core import inbound
+from muxfs.core.wire import PAGE, Role
 from tests.core.machine import (
     DAMAGES,
     PAUSES,
@@ -52,6 +53,15 @@ FUZZ = settings(
     suppress_health_check=list(HealthCheck),
 )
 SCHEDULES = 20_000 if THOROUGH else 150
+
+
+@pytest.fixture(params=["headers", "guesses"], autouse=True)
+def ahead(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read ahead of small batches, too, as they are in rings as small as these, in either way."""
+    monkeypatch.setattr(inbound, "LEAST_AHEAD", PAGE)
+    if request.param == "guesses":
+        monkeypatch.setattr(inbound, "WORTH_GUESSING", 0)
+
 
 seeds = st.integers(0, 2**32 - 1)
 numbers = st.integers(0, 7)
