@@ -20,7 +20,7 @@ from muxfs.cli import forwarding, hints, jobs, readiness, settings, tunnel
 from muxfs.cli.child import SIGNALS, Child
 from muxfs.cli.end import End
 from muxfs.cli.failures import Failure, exit_code_of
-from muxfs.cli.heap import keep_freed_memory, spare_the_collector
+from muxfs.cli.heap import give_back_when_quiet, keep_freed_memory, spare_the_collector
 from muxfs.cli.jobs import JobOver, Watch
 from muxfs.cli.signals import Stop
 from muxfs.cli.telling import HINT_AFTER, Preparation, Teller, announce, remind, tell_instead
@@ -209,6 +209,7 @@ async def _tend(
         looks = places[0], HINT_AFTER, endpoint.find_dialler
         nursery.start_soon(remind, endpoint.sessions, hint, *looks)
         nursery.start_soon(end.journal.tell_rest)
+        nursery.start_soon(give_back_when_quiet, lambda: endpoint.sessions.carried)
         control = Control(endpoint, places[1])
         try:
             await nursery.start(control.run)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_TOP_PAD: Final = -2
@@ -12,7 +15,11 @@ _M_MMAP_THRESHOLD: Final = -3
 YOUNG: Final = 5000
 """Objects more than were freed until the youngest are looked at."""
 KEPT: Final = 64 << 20
-"""Freed bytes that stay with the process at the most."""
+"""Freed bytes that stay with the process at the most, while there is traffic."""
+QUIET: Final = 10.0
+"""Seconds without traffic after which they are given back."""
+LITTLE: Final = 1 << 20
+"""Bytes carried in that time that count as none."""
 
 
 def spare_the_collector() -> None:
@@ -31,8 +38,31 @@ def keep_freed_memory() -> None:
     A batch is a megabyte that lives for a millisecond. With glibc's defaults that was 80 page
     faults for each, and a tenth of the throughput. Other C libraries are left alone.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt := _glibc("mallopt"):
         mallopt(_M_MMAP_THRESHOLD, KEPT // 2)
         mallopt(_M_TRIM_THRESHOLD, KEPT)
         mallopt(_M_TOP_PAD, KEPT // 4)
+
+
+async def give_back_when_quiet(carried: Callable[[], int]) -> None:
+    """Give freed memory back to the kernel whenever much was carried, and now there is quiet.
+
+    carried: bytes so far, of the sessions there are. A tunnel that is left open overnight keeps
+    nothing of the gigabytes that went through it: 31 MiB of 104. It takes the loop 8 ms, when
+    nothing is waiting for it.
+    """
+    trim = _glibc("malloc_trim")
+    if trim is None:
+        return
+    given_at = before = carried()
+    while True:
+        await trio.sleep(QUIET)
+        now = carried()
+        if abs(now - before) < LITTLE < abs(now - given_at):
+            trim(0)
+            given_at = now
+        before = now
+
+
+def _glibc(name: str) -> Callable[..., Any] | None:
+    return getattr(ctypes.CDLL(None), name, None)

@@ -54,6 +54,12 @@ class Sessions:
         """Whether any of them stands."""
         return any(session.established for session in self._sessions.values())
 
+    @property
+    def carried(self) -> int:
+        """Bytes that those which are open have written and read."""
+        totals = [session.engine.totals for session in self._sessions.values()]
+        return sum(total.written + total.read for total in totals)
+
     @contextmanager
     def including(self, number: int, session: Session) -> Iterator[None]:
         """Have this one among them."""
