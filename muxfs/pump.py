@@ -46,6 +46,10 @@ comes meanwhile accumulates, and goes out as one batch."""
 READS_IN_A_ROW: Final = 8
 """Reads out of memory until other tasks get their turn: a peer may write as fast as we read."""
 
+LONGEST_POLL: Final = 1.0
+"""Seconds until a poll asks for no more, though bulk is endless: each begins with the question
+whether the head is worth a look."""
+
 LATE_NOTICE: Final = 0.001
 """Seconds after news in which the kernel's word of a change may be about what was read then."""
 
@@ -368,31 +372,36 @@ class Pump:
     async def _read_several(self, read: Read, beside: Read) -> bool:
         """Read both at the same time, and what the engine asks for meanwhile."""
         engine = self.engine
-        news: list[bool] = []
+        progress = False
         errors: list[OSError] = []
+        end = self.time() + LONGEST_POLL
 
-        async def run(read: Read) -> None:
+        async def run(read: Read, reading: Callable[[Read], Awaitable[bytes]]) -> None:
+            nonlocal progress
             try:
-                data = await self._read_patiently(read)
+                data = await reading(read)
             except OSError as error:
                 errors.append(error)
                 nursery.cancel_scope.cancel()
                 return
-            news.append(engine.receive(read, data, self.time()))
+            progress = engine.receive(read, data, self.time()) or progress
             self._after_reading()
-            while (more := engine.next_read(self.time())) is not None:
+            while self.time() < end and (more := engine.next_read(self.time())) is not None:
                 nursery.start_soon(run_when_allowed, more)
 
         async def run_when_allowed(read: Read) -> None:
             await self._budget.take(PATIENT)
-            await run(read)
+            await run(read, self._read_patiently)
+
+        async def read_at_once(read: Read) -> bytes:
+            return await self.storage.reader.read(read.offset, read.length)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(run, read)  # it was allowed already
+            nursery.start_soon(run, read, read_at_once)  # it was allowed already
             nursery.start_soon(run_when_allowed, beside)
         if errors:
             raise errors[0]
-        return any(news)
+        return progress
 
     def _after_reading(self) -> None:
         self._dispatch()

@@ -54,13 +54,15 @@ async def give_back_when_quiet(carried: Callable[[], int]) -> None:
     trim = _glibc("malloc_trim")
     if trim is None:
         return
-    given_at = before = carried()
+    used, before = False, carried()
     while True:
         await trio.sleep(QUIET)
         now = carried()
-        if abs(now - before) < LITTLE < abs(now - given_at):
+        if abs(now - before) >= LITTLE:
+            used = True
+        elif used:
             trim(0)
-            given_at = now
+            used = False
         before = now
 
 

@@ -264,7 +264,7 @@ class Conversation:
         Raises ProtocolViolation.
         """
         before = self.inbound.position
-        for batch in self.inbound.receive(piece, data, now):
+        for batch in self.inbound.receive(piece, data):
             self._receive_batch(batch, now)
         if self.inbound.position == before:
             return False

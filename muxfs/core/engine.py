@@ -487,18 +487,20 @@ class Engine:
         ring = conversation.inbound
         ring.speculate = self.speculate
         first, self._look_at_ring = self._look_at_ring, False
-        piece = ring.first_piece(now) if first else ring.next_piece(now)
+        piece = ring.first_piece() if first else ring.next_piece()
         if piece is None:
             return None
-        may_wait = piece.looks or piece.position == ring.position
+        may_wait = self.speculate and (piece.looks or piece.position == ring.position)
         marker = ring.marker(piece.position) if may_wait else None
         return Read(ring.file_offset(piece.position), piece.length, now, ring, piece, marker)
 
     def receive(self, read: Read, data: bytes, now: float) -> bool:
         """Take what was read; whether it was something that makes more likely at once."""
+        if self.speculate:
+            waited = read.marker is not None
+            self._read_times.add(read.length, now - read.began, now, waited=waited)
         if read.piece is None:
             before = self.established
-            self._read_times.add(read.length, now - read.began, now)
             self.receive_head(data, now)
             return self.established and not before
         conversation = self._conversation
@@ -553,7 +555,7 @@ class Engine:
             self._fail(Ending(Code.PROTOCOL, str(error)))
             return True
         if not progress:
-            self._finished.stale += self._is_behind(conversation)
+            self._finished.stale += not piece.looks and self._is_behind(conversation)
             return False
         self.active_at = now
         self.link.heard()

@@ -39,13 +39,17 @@ while the next is asked for (20 ms, 100 MB/s, in simulation: 98 MB/s with it, 45
 LEAST_AHEAD: Final = 256 << 10
 """Less than this is not worth a read of its own beside others."""
 
-WORTH_GUESSING: Final = 512 << 10
-"""Bytes moved in the time of a round trip from which on to guess: headers come one for each round
-trip, so a batch of twice that keeps the link busy. NFS with a round trip of 0.2 ms and 400 MB/s
-between two clients: with guesses every byte was read twice."""
+WORTH_GUESSING: Final = LEAST_AHEAD + (16 << 10)
+"""Bytes moved in the time of a round trip from which on to guess; while it is not known, headers
+are followed. A look that is early by a moment is a round trip lost. Simulated with 5 ms and
+100 MB/s, following gives 72 MB/s and guessing 91; with 0.2 ms and 400 MB/s, both give nearly all,
+but a guess reads every byte twice."""
 
 TIMES_PERIOD: Final = 10.0
 """Seconds for which the time of a read is remembered, at least."""
+
+ROUND_TRIP_PERIOD: Final = 60.0
+"""The same for the shortest: while guesses go well, there are but a few short reads."""
 
 MISSES: Final = 1
 """Polls in a row that may find nothing until guessing ends: each has the file server send a
@@ -67,23 +71,22 @@ class Batch:
 
 @attrs.define
 class ReadTimes:
-    """How long reads take: a round trip, and the time in which bytes are moved.
+    """How long reads take: a round trip, and the time in which bytes are moved."""
 
-    Looks are not counted, since they wait for news.
-    """
-
-    _round_trip: Extreme = attrs.field(factory=lambda: Extreme(TIMES_PERIOD))
+    _round_trip: Extreme = attrs.field(factory=lambda: Extreme(ROUND_TRIP_PERIOD))
     _rate: Extreme = attrs.field(factory=lambda: Extreme(TIMES_PERIOD))
     _longest: Extreme = attrs.field(factory=lambda: Extreme(TIMES_PERIOD))
 
-    def add(self, length: int, elapsed: float, now: float) -> None:
-        """Count a read of `length` bytes."""
-        self._longest.add(elapsed, now, greatest=True)
+    def add(self, length: int, elapsed: float, now: float, *, waited: bool = False) -> None:
+        """Count a read of `length` bytes; `waited`: maybe for news, until they came."""
+        if not waited:
+            self._longest.add(elapsed, now, greatest=True)
         if length <= wire.HEAD_LENGTH:
             self._round_trip.add(elapsed, now, greatest=False)
         elif length >= LEAST_AHEAD:
             moving = elapsed - (self._round_trip.best(greatest=False) or 0.0)
-            self._rate.add(length / max(moving, 1e-6), now, greatest=True)
+            # a round trip that was measured beside other reads is too long
+            self._rate.add(length / max(moving, elapsed / 2, 1e-6), now, greatest=True)
 
     @property
     def longest(self) -> float:
@@ -106,7 +109,6 @@ class Piece:
 
     position: int
     length: int
-    began: float
     looks: bool
     """Whether it is but a look whether a batch has come, which may wait for that."""
 
@@ -174,13 +176,13 @@ class ReceiveRing:
         room = self.capacity - self.position % self.capacity
         return self.file_offset(self.position), min(self._wanted, room)
 
-    def first_piece(self, now: float) -> Piece:
+    def first_piece(self) -> Piece:
         """Begin to look for the next batch; what is under way does not count any more."""
         self._start_over()
         self.incomplete = False
-        return self._begin(self.position, self._wanted, now, looks=self._wanted == PAGE)
+        return self._begin(self.position, self._wanted, looks=self._wanted == PAGE)
 
-    def next_piece(self, now: float) -> Piece | None:
+    def next_piece(self) -> Piece | None:
         """Return what is worth reading beside the pieces under way, or after them."""
         if self.incomplete:
             self.incomplete = False
@@ -188,29 +190,29 @@ class ReceiveRing:
             end = self.position + self._wanted
             if self.speculate and not self.guesses and self._known - start >= LEAST_AHEAD:
                 end = self._known  # the place of the next one is looked at beside it
-            return self._begin(start, end - start, now)
+            return self._begin(start, end - start)
         if len(self._pieces) >= MOST_READS:
             return None
         if self._asked < self._known:
-            return self._begin(self._asked, self._known - self._asked, now)
+            return self._begin(self._asked, self._known - self._asked)
         if not self._pieces:
             return None
         if self.guesses:
             ahead = self.position + self._wanted - self._asked
-            return self._begin(self._asked, ahead, now) if ahead >= LEAST_AHEAD else None
+            return self._begin(self._asked, ahead) if ahead >= LEAST_AHEAD else None
         look = self._asked == self._known and not self._missed
-        return self._begin(self._asked, PAGE, now, looks=True) if look else None
+        return self._begin(self._asked, PAGE, looks=True) if look else None
 
     @property
     def guesses(self) -> bool:
         """Whether more is asked for than is known to be there."""
         return self.speculate and self.times.worth_guessing >= WORTH_GUESSING
 
-    def _begin(self, position: int, length: int, now: float, looks: bool = False) -> Piece:
+    def _begin(self, position: int, length: int, looks: bool = False) -> Piece:
         length = min(length, self.capacity - position % self.capacity)
         if self.speculate:
             length = min(length, PIECE)
-        piece = Piece(position, length, now, looks)
+        piece = Piece(position, length, looks)
         self._pieces.append(piece)
         self._asked = piece.end
         return piece
@@ -224,11 +226,10 @@ class ReceiveRing:
 
     # What was read
 
-    def receive(self, piece: Piece, data: bytes, now: float) -> Iterator[Batch]:
+    def receive(self, piece: Piece, data: bytes) -> Iterator[Batch]:
         """Take what was read of a piece; yield the batches that are valid now, in order."""
-        if self.speculate and not piece.looks:
-            self.times.add(piece.length, now - piece.began, now)
-        if piece.looks and self._follow(piece, memoryview(data)):
+        beside_others = len(self._pieces) > 1 and self._pieces[-1] is piece
+        if piece.looks and beside_others and self._follow(piece, memoryview(data)):
             return
         self._missed = False
         piece.data = data
@@ -244,8 +245,6 @@ class ReceiveRing:
 
         Not where it holds all of a batch: that is taken when its turn comes.
         """
-        if len(self._pieces) < 2 or self._pieces[-1] is not look:
-            return False
         at = look.position
         while header := self._header(view[at - look.position :], at):
             after = at + self._stride(header, at)

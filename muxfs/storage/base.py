@@ -67,10 +67,6 @@ class Marker:
     offset: int
     value: bytes
 
-    def within(self, offset: int, length: int) -> bool:
-        """Whether it stands, if anywhere, in the `length` bytes at `offset`."""
-        return offset <= self.offset and self.offset + len(self.value) <= offset + length
-
     def stands_in(self, data: bytes, offset: int) -> bool:
         """Whether it stands in `data`, which was read at `offset` and should hold it."""
         return data.startswith(self.value, self.offset - offset)
@@ -205,7 +201,7 @@ class MailboxReader(abc.ABC):
     ) -> bytes:
         """Read as `read` does, and look every `nap` seconds until `marker` stands there.
 
-        It must be `within` what is read. The first look comes after `rest` seconds. Returns what
+        It must lie within what is read. The first look comes after `rest` seconds. Returns what
         was read last, after `timeout` seconds at the latest. One thread hop for all.
         """
 

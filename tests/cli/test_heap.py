@@ -46,7 +46,8 @@ async def main():
             carried += 40 << 20
             await trio.sleep(heap.QUIET / 2)
         busy = resident()
-        await trio.sleep(2 * heap.QUIET)
+        carried = 0  # the session is gone
+        await trio.sleep(3 * heap.QUIET)
         print(most, busy, resident(), len(kept))
         nursery.cancel_scope.cancel()
 

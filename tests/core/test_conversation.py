@@ -51,7 +51,7 @@ def test_small_frames_keep_no_large_reads_in_memory() -> None:
     inbound.times.add(PAGE, 0.01, 0.0)  # a round trip in which much is moved
     inbound.times.add(PIECE, 0.011, 0.0)
     inbound._guess = inbound._wanted = PIECE
-    pieces = [inbound.first_piece(0.0), inbound.next_piece(0.0)]
+    pieces = [inbound.first_piece(), inbound.next_piece()]
     for piece in reversed(pieces):
         assert piece is not None
         offset = inbound.file_offset(piece.position)
@@ -109,4 +109,4 @@ def test_a_pad_with_a_body_is_a_violation(frames: int) -> None:
     body = wire.encode_frame(Frame(FrameType.PING, 0)) if frames else b"body"
     pad = wire._batch(wire.BATCH_PAD, near.out.epoch, 0, 0, [body], frames, wire.by_checksum)
     with pytest.raises(ProtocolViolation, match="PAD"):
-        far.receive(far.inbound.first_piece(0.0), b"".join(pad), 0.0)
+        far.receive(far.inbound.first_piece(), b"".join(pad), 0.0)

@@ -218,7 +218,7 @@ def test_the_own_batches_are_not_the_peers() -> None:
     assert dial.conversation is not None
     inbound, outbound = dial.conversation.inbound, dial.conversation.out
     inbound.position = 0
-    piece = inbound.first_piece(world.now)
+    piece = inbound.first_piece()
     assert piece.length
-    assert list(inbound.receive(piece, own[: piece.length], world.now)) == []
+    assert list(inbound.receive(piece, own[: piece.length])) == []
     assert inbound.epoch != outbound.epoch

@@ -58,7 +58,7 @@ class Ring:
 
     def read(self) -> list[bytes]:
         """Read once; return the bodies of the batches that were new."""
-        return self.end(self.begin(self.inbound.first_piece(0.0)))
+        return self.end(self.begin(self.inbound.first_piece()))
 
     def begin(self, piece: Piece) -> Piece:
         """See what stands in the file now."""
@@ -69,16 +69,14 @@ class Ring:
 
     def end(self, piece: Piece) -> list[bytes]:
         """Give what was seen to the reader; return the bodies of the batches that were new."""
-        return [
-            bytes(batch.body) for batch in self.inbound.receive(piece, self.seen.pop(piece), 0.0)
-        ]
+        return [bytes(batch.body) for batch in self.inbound.receive(piece, self.seen.pop(piece))]
 
     def read_all(self) -> list[bytes]:
         """Read until there is nothing more."""
         found: list[bytes] = []
         while True:
             new = self.read()
-            while piece := self.inbound.next_piece(0.0):
+            while piece := self.inbound.next_piece():
                 new += self.end(self.begin(piece))
             if not new:
                 return found
@@ -120,10 +118,10 @@ def test_a_batch_that_is_longer_than_the_probe() -> None:
     ring = Ring()
     frame = ring.write(50_000)
     assert ring.read() == []
-    rest = ring.inbound.next_piece(0.0)
+    rest = ring.inbound.next_piece()
     assert rest is not None
     assert ring.end(ring.begin(rest)) == [frame]
-    assert ring.inbound.next_piece(0.0) is None
+    assert ring.inbound.next_piece() is None
 
 
 def test_a_torn_batch_is_looked_at_again() -> None:
@@ -146,9 +144,9 @@ def test_what_an_earlier_lap_or_epoch_left_is_not_there() -> None:
     other = ReceiveRing(EPOCH + 1, RING_OFFSET, CAPACITY, wire.MIN_MAX_BATCH)
     later = ReceiveRing(EPOCH, RING_OFFSET, CAPACITY, wire.MIN_MAX_BATCH, position=CAPACITY)
     for reader in (other, later):
-        piece = reader.first_piece(0.0)
+        piece = reader.first_piece()
         offset = reader.file_offset(piece.position)
-        assert list(reader.receive(piece, bytes(ring.file[offset : offset + PAGE]), 0.0)) == []
+        assert list(reader.receive(piece, bytes(ring.file[offset : offset + PAGE]))) == []
         assert reader.position == later.position * (reader is later)
 
 
@@ -172,9 +170,9 @@ def test_nothing_longer_than_the_limit_or_across_the_end() -> None:
     assert not ring.inbound.incomplete
     across = wire.encode_batch(EPOCH, CAPACITY - 64, 0, [bytes(100)], 0)
     reader = ReceiveRing(EPOCH, RING_OFFSET, CAPACITY, 1000, position=CAPACITY - 64)
-    piece = reader.first_piece(0.0)
+    piece = reader.first_piece()
     assert (reader.file_offset(piece.position), piece.length) == (RING_OFFSET + CAPACITY - 64, 64)
-    assert list(reader.receive(piece, b"".join(across), 0.0)) == []
+    assert list(reader.receive(piece, b"".join(across))) == []
 
 
 def test_a_file_that_is_too_short_is_not_read_hot() -> None:
@@ -250,8 +248,8 @@ class Wide(Ring):
 
     def begin_all(self) -> list[Piece]:
         """See all that is worth reading now."""
-        pieces = [self.begin(self.inbound.first_piece(0.0))]
-        while piece := self.inbound.next_piece(0.0):
+        pieces = [self.begin(self.inbound.first_piece())]
+        while piece := self.inbound.next_piece():
             pieces.append(self.begin(piece))
         return pieces
 
@@ -275,7 +273,7 @@ def test_more_is_asked_for_while_all_of_it_is_there() -> None:
     under_way = ring.begin_all()
     while under_way:
         found += ring.end(under_way.pop(0))
-        while piece := ring.inbound.next_piece(0.0):
+        while piece := ring.inbound.next_piece():
             under_way.append(ring.begin(piece))
         assert len(under_way) <= MOST_READS
     assert found == ring.frames
@@ -289,7 +287,7 @@ def test_what_is_under_way_behind_a_gap_does_not_count() -> None:
     pieces = ring.begin_all()
     found = ring.end(pieces[0])
     assert ring.end(pieces[1]) == []
-    assert ring.inbound.next_piece(0.0) is None
+    assert ring.inbound.next_piece() is None
     ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = hidden
     found += ring.read_all()
     assert ring.end(pieces[2]) == ring.end(pieces[3]) == []
@@ -322,7 +320,7 @@ class Chain(Ring):
 
     def next(self) -> Piece:
         """See what is worth reading beside what is under way; there must be something."""
-        piece = self.inbound.next_piece(0.0)
+        piece = self.inbound.next_piece()
         assert piece is not None
         return self.begin(piece)
 
@@ -336,10 +334,10 @@ def test_beside_a_long_batch_the_header_of_the_next_is_looked_for() -> None:
         batch, look = ring.next(), ring.next()
         assert not batch.looks
         assert look.looks
-        assert ring.inbound.next_piece(0.0) is None  # what comes after it is not known
+        assert ring.inbound.next_piece() is None  # what comes after it is not known
         assert ring.end(look) == []
         under_way.append(batch)
-    assert ring.inbound.next_piece(0.0) is None  # the last look was in vain
+    assert ring.inbound.next_piece() is None  # the last look was in vain
     for batch in reversed(under_way):
         assert found == []
         found += ring.end(batch)
@@ -355,7 +353,7 @@ def test_a_look_in_vain_is_repeated_once_a_batch_has_come() -> None:
     ring.end(look)
     second, look = ring.next(), ring.next()
     ring.end(look)
-    assert ring.inbound.next_piece(0.0) is None
+    assert ring.inbound.next_piece() is None
     found = ring.end(first)
     frames.append(ring.write(300_000))
     ring.end(ring.next())
@@ -370,7 +368,7 @@ def test_short_batches_in_a_look_are_taken_in_their_turn() -> None:
     ring.read()
     batch, look = ring.next(), ring.next()
     assert ring.end(look) == []
-    assert ring.inbound.next_piece(0.0) is None  # what comes after them is seen with the next poll
+    assert ring.inbound.next_piece() is None  # what comes after them is seen with the next poll
     assert ring.end(batch) == frames
     assert ring.inbound.caught_up
 
@@ -425,9 +423,9 @@ def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
                 ring.put(*ring.out.encode_pad(0))
             frames.append(ring.write(data.draw(length)))
         elif step == "begin":
-            piece = ring.inbound.next_piece(0.0)
+            piece = ring.inbound.next_piece()
             if piece is None and not under_way:
-                piece = ring.inbound.first_piece(0.0)
+                piece = ring.inbound.first_piece()
             if piece is not None:
                 under_way.append(ring.begin(piece))
         elif step == "end" and under_way:

@@ -153,7 +153,7 @@ def test_unchanged_all_is_believed() -> None:
     told = listen.decode_status(status, Role.DIAL)
     assert told is not None
     assert told.items == ITEMS
-    (found,) = ring.receive(ring.first_piece(0.0), batch, 0.0)
+    (found,) = ring.receive(ring.first_piece(), batch)
     assert bytes(found.body) == FRAMES
 
 
@@ -179,17 +179,17 @@ def test_no_bit_of_a_batch_can_be_changed(bit: int, cut: int) -> None:
     changed = bytearray(batch)
     at = bit % (8 * length)
     changed[at // 8] ^= 1 << at % 8
-    assert not list(ring.receive(ring.first_piece(0.0), bytes(changed), 0.0))
-    assert not list(ring.receive(ring.first_piece(0.0), batch[: cut % length], 0.0))
+    assert not list(ring.receive(ring.first_piece(), bytes(changed)))
+    assert not list(ring.receive(ring.first_piece(), batch[: cut % length]))
     assert ring.position == 640
-    assert len(list(ring.receive(ring.first_piece(0.0), batch, 0.0))) == 1
+    assert len(list(ring.receive(ring.first_piece(), batch))) == 1
 
 
 @given(data=st.binary(max_size=600), header=st.booleans())
 def test_nothing_else_is_a_sealed_batch(data: bytes, header: bool) -> None:
     *_, batch, ring = whole_file()
     data = (batch[: wire.SEALED_HEADER] if header else b"") + data
-    assert not list(ring.receive(ring.first_piece(0.0), data, 0.0))
+    assert not list(ring.receive(ring.first_piece(), data))
     assert ring.position == 640
 
 
@@ -236,5 +236,5 @@ def test_a_pad_has_a_tag_and_no_body() -> None:
     proof, _ = dial.batches(own, peer)
     pad = wire.encode_pad(wire.batch_epoch(epoch, Role.DIAL), 0, 0, proof)
     talk = Conversation.begin(peer, own, epoch, listen, Flight(), ReadTimes(), Changes())
-    assert talk.receive(talk.inbound.first_piece(0.0), b"".join(pad), 0.0)
+    assert talk.receive(talk.inbound.first_piece(), b"".join(pad), 0.0)
     assert talk.inbound.position == own.capacity

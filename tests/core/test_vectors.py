@@ -243,7 +243,7 @@ def test_batch(vector: Vector) -> None:
     ring = ring_of(vector)
     start = ring.position
     data = expand(vector["hex"])
-    found = list(ring.receive(ring.first_piece(0.0), data, 0.0))
+    found = list(ring.receive(ring.first_piece(), data))
     if vector.get("error") == "not-there-yet":
         assert not found
         assert ring.position == start
@@ -284,7 +284,7 @@ def test_transcript(vector: Vector) -> None:
         data = expand(step["hex"])
         assert (ring.position, peer.position) == (step["position"], step["ack"])
         assert encoded(step, epochs[step["from"]], ring.position) == data
-        (batch,) = ring.receive(ring.first_piece(0.0), data, 0.0)
+        (batch,) = ring.receive(ring.first_piece(), data)
         assert batch.header.ack == step["ack"]
         assert ring.position == step["next"]
         frames = list(wire.decode_frames(batch.body, batch.header.frame_count))
@@ -386,7 +386,7 @@ def check_batch(vector: Vector) -> None:
     ring = ring_of(vector)
     ring.proof = KEYED.proof(vector["writer"])
     start = ring.position
-    found = list(ring.receive(ring.first_piece(0.0), expand(vector["hex"]), 0.0))
+    found = list(ring.receive(ring.first_piece(), expand(vector["hex"])))
     if "error" in vector:
         assert not found
         assert ring.position == start

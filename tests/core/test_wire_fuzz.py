@@ -121,7 +121,7 @@ def test_batch_round_trip(listed: list[Frame], epoch: int, position: int, ack: i
     parts = [wire.encode_frame(frame) for frame in listed]
     data = b"".join(wire.encode_batch(epoch, position, ack, parts, len(parts)))
     ring = ReceiveRing(epoch, wire.RING_OFFSET, wire.MIN_CAPACITY, wire.MIN_MAX_BATCH, position)
-    (batch,) = ring.receive(ring.first_piece(0.0), data, 0.0)
+    (batch,) = ring.receive(ring.first_piece(), data)
     assert (batch.header.ack, batch.header.pad, batch.header.notice) == (ack, False, False)
     assert ring.position == position + len(data)
     assert list(wire.decode_frames(batch.body, batch.header.frame_count)) == listed
@@ -200,7 +200,7 @@ def check_ring(data: bytes) -> None:
     streams.open("localhost:1")
 
     def take() -> None:
-        for batch in ring.receive(ring.first_piece(0.0), data, 0.0):
+        for batch in ring.receive(ring.first_piece(), data):
             for frame in wire.decode_frames(batch.body, batch.header.frame_count):
                 streams.receive(frame, wire.BATCH_HEADER + len(batch.body))
 
