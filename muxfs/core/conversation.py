@@ -27,6 +27,10 @@ ACK_BYTES: Final = 256 << 10
 LEAST_DATA: Final = 64 << 10
 """Bytes of allowance to wait for while more is queued: no silly small batches."""
 
+ON_THEIR_WAY: Final = 4
+"""Batches of bulk that what may be in flight is divided into: one is written while others are
+read, acknowledged, and their acks read (NFS v4.2: 62 MB/s, with two 49; tmpfs: the same)."""
+
 _SMALL_ROOM: Final = 2048
 """Less ring than this before its end is padded if a control frame does not fit."""
 
@@ -157,8 +161,7 @@ class Conversation:
 
     def _write_batch(self, room: int, now: float, ack_due: bool) -> Write | None:
         out = self.out
-        # half of what may be in flight: one batch on its way while the next one is made
-        most = max(0, min(out.allowance, self.pacer.allowance // 2))
+        most = max(0, min(out.allowance, self.pacer.allowance // ON_THEIR_WAY))
         filling = Filling(self._whole_pages(room, most) - out.proof.overhead)
         self.streams.fill(filling, most)
         ack = self.inbound.position

@@ -86,7 +86,7 @@ class ReadTimes:
         elif length >= LEAST_AHEAD:
             moving = elapsed - (self._round_trip.best(greatest=False) or 0.0)
             # a round trip that was measured beside other reads is too long
-            self._rate.add(length / max(moving, elapsed / 2, 1e-6), now, greatest=True)
+            self._rate.add(length / max(moving, elapsed / 8, 1e-6), now, greatest=True)
 
     @property
     def longest(self) -> float:

@@ -11,9 +11,11 @@ from trio.testing import MockClock
 import muxfs
 from muxfs import MuxStream, PollPolicy
 from muxfs.core.polling import JITTER
-from muxfs.core.wire import DEFAULT_INITIAL_CREDIT
+from muxfs.core.stream import LARGEST_PIECE
+from muxfs.core.wire import DEFAULT_INITIAL_CREDIT, HEAD_LENGTH
 from muxfs.pump import EAGER_GAP
 from muxfs.session import LIVELY, SHARED_TURN
+from muxfs.storage.memory import MemoryReader
 from muxfs.testing import MemoryFilesystem
 from tests.session.tunnel import open_side, open_tunnel
 
@@ -253,12 +255,12 @@ async def test_bulk_takes_small_turns_while_another_stream_sends_small_messages(
         # the last bytes of much are no sign of somebody who waits for answers
         await other.send_all(bytes(300_000))
         await other.send_all(bytes(100))
-        assert bulk.turn == MIB
+        assert bulk.turn == LARGEST_PIECE
         await keys.send_all(b"k")
         assert bulk.turn == SHARED_TURN
-        assert keys.turn == MIB
+        assert keys.turn == LARGEST_PIECE
         await trio.sleep(LIVELY + 0.1)
-        assert bulk.turn == MIB
+        assert bulk.turn == LARGEST_PIECE
         await far.aclose()
 
 
@@ -348,6 +350,31 @@ async def test_a_stream_fills_a_link_with_long_operations(
         rate = 128 / (trio.current_time() - start)
         assert rate >= 0.6 * bandwidth, f"{rate:.1f} of {bandwidth} MiB/s"
         nursery.cancel_scope.cancel()
+
+
+async def test_where_a_round_trip_is_short_no_byte_of_bulk_is_read_twice(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bandwidth, asked = 400, 0
+    read = MemoryReader.read
+
+    async def counted(reader: MemoryReader, offset: int, length: int) -> bytes:
+        nonlocal asked
+        asked += length if length > HEAD_LENGTH else 0
+        return await read(reader, offset, length)
+
+    monkeypatch.setattr(MemoryReader, "read", counted)
+    fs = MemoryFilesystem(latency=0.0002, bandwidth=bandwidth * MIB)
+    async with open_tunnel(fs, capacity=16 * MIB) as tunnel, trio.open_nursery() as nursery:
+        near, far = await tunnel.stream_pair()
+        nursery.start_soon(send_forever, near)
+        await take(far, 128 * MIB)
+        asked, start = 0, trio.current_time()
+        await take(far, 1024 * MIB)
+        rate = 1024 / (trio.current_time() - start)
+        nursery.cancel_scope.cancel()
+    assert asked <= 1.05 * 1024 * MIB
+    assert rate >= 0.85 * bandwidth
 
 
 async def test_echoes_beside_bulk_on_a_slow_link_wait_for_no_more_than_what_is_under_way(

@@ -68,7 +68,7 @@ BIRTH: dict[str, Any] = {
     "nonce": DIAL[8:],
     "ring_offset": 16384,
     "capacity": 16777216,
-    "max_batch": 1048576,
+    "max_batch": 2097152,
     "max_streams": 4096,
     "initial_credit": 65536,
     "offered": 0,

@@ -66,7 +66,7 @@ def birth(
     nonce: bytes = bytes(range(16)),
     ring_offset: int = 16384,
     capacity: int = 16777216,
-    max_batch: int = 1048576,
+    max_batch: int = 2097152,
     max_streams: int = 4096,
     initial_credit: int = 65536,
     offered: int = 0,
