@@ -6,6 +6,7 @@ one that some services take, and a line in the log of others.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from typing import Final
@@ -30,7 +31,9 @@ async def wait_listening(target: AnyTarget) -> int | None:
     """Wait until somebody listens there; return whose it is (a uid), None where that is unknown."""
     nap = SHORTEST
     while True:
-        found = await in_thread(_owners, target)
+        found: list[int | None] = []
+        with contextlib.suppress(OSError):  # no thread can be had just now
+            found = await in_thread(_owners, target)
         if found:
             own = os.geteuid()
             return own if own in found else found[0]

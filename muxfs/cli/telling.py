@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -71,8 +72,8 @@ async def announce(end: End, active: Sequence[ActiveForward], place: str) -> Non
 
 async def _full_name() -> str:
     name = ""
-    with trio.move_on_after(NAME_TIMEOUT):
-        # abandoned where a name server hangs
+    # abandoned where a name server hangs; without a thread the short name does
+    with trio.move_on_after(NAME_TIMEOUT), contextlib.suppress(OSError):
         name = await in_thread(socket.getfqdn)
     return socket.gethostname() if name.partition(".")[0] in {"", "localhost"} else name
 
