@@ -73,7 +73,7 @@ def test_batches_of_a_bulk_stream_end_with_a_page() -> None:
         near.streams.send(sent, bytes(size))
         write = near.next_write(0.0)
         assert write is not None
-        assert write.length > size // 5
+        assert write.length > size // 3
         assert (write.offset + write.length) % ALIGNMENT == 0
         assert ((write.offset + write.length) % PAGE == 0) is ends_with_page
         while near.next_write(0.0) is not None:
