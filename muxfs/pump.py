@@ -46,10 +46,6 @@ comes meanwhile accumulates, and goes out as one batch."""
 READS_IN_A_ROW: Final = 8
 """Reads out of memory until other tasks get their turn: a peer may write as fast as we read."""
 
-LONGEST_POLL: Final = 1.0
-"""Seconds until a poll asks for no more, though bulk is endless: each begins with the question
-whether the head is worth a look."""
-
 LATE_NOTICE: Final = 0.001
 """Seconds after news in which the kernel's word of a change may be about what was read then."""
 
@@ -374,7 +370,6 @@ class Pump:
         engine = self.engine
         progress = False
         errors: list[OSError] = []
-        end = self.time() + LONGEST_POLL
 
         async def run(read: Read, reading: Callable[[Read], Awaitable[bytes]]) -> None:
             nonlocal progress
@@ -386,7 +381,7 @@ class Pump:
                 return
             progress = engine.receive(read, data, self.time()) or progress
             self._after_reading()
-            while self.time() < end and (more := engine.next_read(self.time())) is not None:
+            while (more := engine.next_read(self.time())) is not None:
                 nursery.start_soon(run_when_allowed, more)
 
         async def run_when_allowed(read: Read) -> None:

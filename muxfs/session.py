@@ -53,7 +53,7 @@ MOST_PATIENCE: Final = 30.0
 """Seconds to which both are raised where the measured round trip asks for it."""
 
 LIVELY: Final = 0.25
-"""Seconds after a small message in which other streams send less at once. While a MiB is taken
+"""Seconds after a small message in which other streams send less at once. While 2 MiB are taken
 from a socket, written, read and given to another one, nothing else is done at either end."""
 
 SHARED_TURN: Final = 256 << 10
@@ -232,6 +232,8 @@ class Session:
 
     def turn(self, stream: core.Stream) -> int:
         """Return how many bytes of the stream are worth sending at once."""
+        if stream.send.scarce:
+            return core.SEND_BUFFER_SCARCE
         if self._light is None or self._light is stream:
             return core.LARGEST_PIECE
         lively = self.pump.time() - self._light_at <= LIVELY

@@ -35,7 +35,7 @@ def spare_the_collector() -> None:
 def keep_freed_memory() -> None:
     """Do not give batches back to the kernel for each new one to fault in again.
 
-    A batch is a megabyte that lives for a millisecond. With glibc's defaults that was 80 page
+    A batch is a megabyte or two that live for a millisecond. With glibc's defaults that was 80 page
     faults for each, and a tenth of the throughput. Other C libraries are left alone.
     """
     if mallopt := _glibc("mallopt"):

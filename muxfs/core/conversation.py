@@ -33,10 +33,12 @@ LEAST_DATA: Final = 64 << 10
 ON_THEIR_WAY: Final = 4
 """Batches of bulk that what may be in flight is divided into: one is written while others are
 read, acknowledged, and their acks read (NFS v4.2: 62 MB/s, with two 49; tmpfs: the same). But
-two as long as they are smaller than `LARGE`, since small ones cost as much: what begins would be
-slower than with two."""
+two as long as they are smaller than `LARGE_BATCH`, since small ones cost as much: what begins
+would be slower."""
 
-LARGE: Final = 512 << 10
+LARGE_BATCH: Final = 512 << 10
+"""Bytes of a batch from which on it is not made larger, but travels with more others."""
+
 
 _SMALL_ROOM: Final = 2048
 """Less ring than this before its end is padded if a control frame does not fit."""
@@ -169,7 +171,7 @@ class Conversation:
     def _write_batch(self, room: int, now: float, ack_due: bool) -> Write | None:
         out = self.out
         allowed = self.pacer.allowance
-        most = max(0, min(out.allowance, allowed // 2, max(allowed // ON_THEIR_WAY, LARGE)))
+        most = max(0, min(out.allowance, allowed // 2, max(allowed // ON_THEIR_WAY, LARGE_BATCH)))
         filling = Filling(self._whole_pages(room, most) - out.proof.overhead)
         self.streams.fill(filling, most)
         ack = self.inbound.position

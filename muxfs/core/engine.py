@@ -55,6 +55,10 @@ HEAD_INTERVAL: Final = 2.5
 HEAD_INTERVAL_UNACKED: Final = 0.5
 """The same while acks are awaited: a peer that was killed and restarted is found soon."""
 
+LONGEST_POLL: Final = 1.0
+"""Seconds until a poll asks only for what is known to be there, so that it ends also in endless
+bulk: each begins with the question whether the head is worth a look."""
+
 BEAT_JITTER: Final = 0.1
 """Share of the heartbeat by which a status may be early."""
 
@@ -113,7 +117,7 @@ class Engine:
     active_at: float = 0.0
     beat: int = 0
     speculate: bool = False
-    """Whether a read is a round trip, so that guessing how much came is worth it."""
+    """Whether a read is a round trip, so that others are worth asking for beside it."""
 
     _finished: Totals = attrs.field(factory=Totals)
     """Of conversations that are over."""
@@ -132,6 +136,9 @@ class Engine:
     """Whether the head is looked at since the kernel told of a change that is not in the ring."""
 
     _look_at_ring: bool = False
+    _fresh_until: float = 0.0
+    """When this poll is to ask for no more than is known."""
+
     _ending: Ending | None = None
     _ending_published: bool = False
     _closing_written: bool = False
@@ -467,6 +474,7 @@ class Engine:
         """Begin to look for news; what is still under way of an earlier poll does not count."""
         conversation = self._conversation if self.established else None
         self._look_at_ring = conversation is not None
+        self._fresh_until = now + LONGEST_POLL
         unfinished = self._head_at == _NEVER
         if conversation is None or conversation.begin_poll() or unfinished:
             self._head_at = min(self._head_at, now)
@@ -487,10 +495,10 @@ class Engine:
         ring = conversation.inbound
         ring.speculate = self.speculate
         first, self._look_at_ring = self._look_at_ring, False
-        piece = ring.first_piece() if first else ring.next_piece()
+        piece = ring.first_piece() if first else ring.next_piece(now < self._fresh_until)
         if piece is None:
             return None
-        may_wait = self.speculate and (piece.looks or piece.position == ring.position)
+        may_wait = self.speculate and ring.is_awaited(piece)
         marker = ring.marker(piece.position) if may_wait else None
         return Read(ring.file_offset(piece.position), piece.length, now, ring, piece, marker)
 

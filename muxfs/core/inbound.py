@@ -6,7 +6,7 @@ Rule 2: the read position moves only over valid batches, one after the other.
 Where a read is a round trip, it must not wait for the end of the one before. Two ways:
 
 * Headers are followed: beside the reads of batches that are known to be there, the place of
-  the next one is looked at, which tells its length. Not a byte is read twice or for nothing.
+  the next one is looked at, which tells its length. But for these pages each byte is read once.
 * Where the file server would move much in the time of such a look, more is asked for on a
   guess: as much as came last time, and more as long as all that was asked for was there, but
   no more than is moved in that time: a wrong guess then costs no more than a right one saves.
@@ -28,6 +28,9 @@ from muxfs.core.wire import PAGE, BatchHeader, BatchProof
 
 PIECE: Final = 1 << 20
 """Longest read on a guess, in bytes: what file servers move in one operation."""
+
+LONGEST_READ: Final = wire.DEFAULT_MAX_BATCH
+"""The same of what is known to be there: a batch, so that its parts are not to be joined."""
 
 MOST_READS: Final = 8
 """Pieces under way at the most."""
@@ -85,7 +88,8 @@ class ReadTimes:
             self._round_trip.add(elapsed, now, greatest=False)
         elif length >= LEAST_AHEAD:
             moving = elapsed - (self._round_trip.best(greatest=False) or 0.0)
-            # a round trip that was measured beside other reads is too long
+            # A round trip that was measured beside other reads is too long. Half of the time, not
+            # an eighth, would count a link too slow where the round trip is most of it.
             self._rate.add(length / max(moving, elapsed / 8, 1e-6), now, greatest=True)
 
     @property
@@ -110,7 +114,7 @@ class Piece:
     position: int
     length: int
     looks: bool
-    """Whether it is but a look whether a batch has come, which may wait for that."""
+    """Whether it is but a look whether a batch has come, beside the reads of others."""
 
     data: bytes | None = None
 
@@ -180,22 +184,26 @@ class ReceiveRing:
         """Begin to look for the next batch; what is under way does not count any more."""
         self._start_over()
         self.incomplete = False
-        return self._begin(self.position, self._wanted, looks=self._wanted == PAGE)
+        return self._begin(self.position, self._wanted)
 
-    def next_piece(self) -> Piece | None:
-        """Return what is worth reading beside the pieces under way, or after them."""
+    def next_piece(self, fresh: bool = True) -> Piece | None:
+        """Return what is worth reading beside the pieces under way, or after them.
+
+        `fresh`: also of what is not known to be there.
+        """
         if self.incomplete:
             self.incomplete = False
             start = self.position + len(self._kept)
             end = self.position + self._wanted
-            if self.speculate and not self.guesses and self._known - start >= LEAST_AHEAD:
-                end = self._known  # the place of the next one is looked at beside it
-            return self._begin(start, end - start)
+            follows = self.speculate and not self.guesses and self._known - start >= LEAST_AHEAD
+            if follows or not fresh:
+                end = self._known  # the place of the next one is looked at beside it, or later
+            return self._begin(start, end - start, LONGEST_READ)
         if len(self._pieces) >= MOST_READS:
             return None
         if self._asked < self._known:
-            return self._begin(self._asked, self._known - self._asked)
-        if not self._pieces:
+            return self._begin(self._asked, self._known - self._asked, LONGEST_READ)
+        if not self._pieces or not fresh:
             return None
         if self.guesses:
             ahead = self.position + self._wanted - self._asked
@@ -203,15 +211,21 @@ class ReceiveRing:
         look = self._asked == self._known and not self._missed
         return self._begin(self._asked, PAGE, looks=True) if look else None
 
+    def is_awaited(self, piece: Piece) -> bool:
+        """Whether nothing tells yet that the batch where a piece begins has come."""
+        return piece.looks or piece.position == self.position == self._known
+
     @property
     def guesses(self) -> bool:
         """Whether more is asked for than is known to be there."""
         return self.speculate and self.times.worth_guessing >= WORTH_GUESSING
 
-    def _begin(self, position: int, length: int, looks: bool = False) -> Piece:
+    def _begin(
+        self, position: int, length: int, most: int = PIECE, *, looks: bool = False
+    ) -> Piece:
         length = min(length, self.capacity - position % self.capacity)
         if self.speculate:
-            length = min(length, PIECE)
+            length = min(length, most)
         piece = Piece(position, length, looks)
         self._pieces.append(piece)
         self._asked = piece.end

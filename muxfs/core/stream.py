@@ -97,8 +97,12 @@ class SendHalf:
     @property
     def room(self) -> int:
         """Bytes that the application may still queue."""
-        scarce = self.budget.queued >= SEND_BUDGET
-        return (SEND_BUFFER_SCARCE if scarce else SEND_BUFFER) - self.queued
+        return (SEND_BUFFER_SCARCE if self.scarce else SEND_BUFFER) - self.queued
+
+    @property
+    def scarce(self) -> bool:
+        """Whether all sending halves together hold so much that each is to hold little."""
+        return self.budget.queued >= SEND_BUDGET
 
     def push(self, data: Buffer) -> None:
         """Queue bytes; they must not change any more."""

@@ -26,11 +26,11 @@ def test_full_collections_leave_out_what_was_imported() -> None:
 
 
 MEMORY = """
-import sys, trio, trio.testing, muxfs.cli.heap as heap
+import os, sys, trio, trio.testing, muxfs.cli.heap as heap
 
 def resident():
     with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4 // 1024
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
 
 async def main():
     heap.keep_freed_memory()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from muxfs.core import wire
@@ -407,6 +407,7 @@ def test_a_batch_whose_header_came_before_the_rest_is_read_again() -> None:
     assert ring.read_all() == frames[1:]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
     data: st.DataObject,
@@ -435,3 +436,36 @@ def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
             found += ring.end(piece)
     found += ring.read_all()
     assert [body for body in found if body] == frames
+
+
+def test_a_poll_ends_though_more_and_more_comes() -> None:
+    ring = Chain()
+    frames = [ring.write(300_000), ring.write(300_000)]
+    assert ring.read() == []
+    first = ring.next()
+    assert ring.inbound.next_piece(fresh=False) is None
+    assert ring.end(first) == frames[:1]
+    assert ring.inbound.next_piece(fresh=False) is None
+    short = Ring()
+    short.write(50_000)
+    short.write(50_000)
+    assert short.read() == []
+    rest = short.inbound.next_piece(fresh=False)
+    assert rest is not None
+    assert len(short.end(short.begin(rest))) == 1
+    assert short.inbound.next_piece(fresh=False) is None
+
+
+def test_what_is_worth_guessing() -> None:
+    times = ReadTimes()
+    assert times.worth_guessing < WORTH_GUESSING
+    times.add(PAGE, 0.5, 0.0, waited=True)  # it waited for news
+    times.add(wire.HEAD_LENGTH, 0.001, 0.1)
+    assert times.longest == 0.001
+    times.add(PIECE, 0.011, 0.2)
+    assert times.worth_guessing == pytest.approx(PIECE / 10, abs=PAGE)
+    assert times.longest == 0.011
+    slow = ReadTimes()
+    slow.add(PAGE, 0.012, 0.0)  # behind bulk
+    slow.add(PIECE, 0.012, 0.1)
+    assert slow.worth_guessing == 8 * PIECE

@@ -110,6 +110,7 @@ async def test_a_batch_that_the_peer_says_it_wrote_is_missed_for_moments_only(
         with trio.fail_after(3):
             await echo(tunnel, b"after")
         assert tunnel.dial.stats().access == "dontneed+dsync"
+        assert tunnel.dial.stats().stale > 0
 
 
 async def test_one_after_another_where_the_next_is_stale_too(autojump_clock: MockClock) -> None:
