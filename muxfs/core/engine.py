@@ -55,7 +55,7 @@ HEAD_INTERVAL: Final = 2.5
 HEAD_INTERVAL_UNACKED: Final = 0.5
 """The same while acks are awaited: a peer that was killed and restarted is found soon."""
 
-LONGEST_POLL: Final = 1.0
+LONGEST_POLL: Final = 5.0
 """Seconds until a poll asks only for what is known to be there, so that it ends also in endless
 bulk: each begins with the question whether the head is worth a look."""
 

@@ -27,10 +27,11 @@ from muxfs.core.extreme import Extreme
 from muxfs.core.wire import PAGE, BatchHeader, BatchProof
 
 PIECE: Final = 1 << 20
-"""Longest read on a guess, in bytes: what file servers move in one operation."""
+"""Longest read while guessing, in bytes: what file servers move in one operation. With longer ones
+fewer are under way (simulated, 10 ms and 100 MB/s: 80 MB/s with 2 MiB, 94 with this)."""
 
 LONGEST_READ: Final = wire.DEFAULT_MAX_BATCH
-"""The same of what is known to be there: a batch, so that its parts are not to be joined."""
+"""The same while headers are followed: a batch, so that its parts are not to be joined."""
 
 MOST_READS: Final = 8
 """Pieces under way at the most."""
@@ -198,11 +199,11 @@ class ReceiveRing:
             follows = self.speculate and not self.guesses and self._known - start >= LEAST_AHEAD
             if follows or not fresh:
                 end = self._known  # the place of the next one is looked at beside it, or later
-            return self._begin(start, end - start, LONGEST_READ)
+            return self._begin(start, end - start)
         if len(self._pieces) >= MOST_READS:
             return None
         if self._asked < self._known:
-            return self._begin(self._asked, self._known - self._asked, LONGEST_READ)
+            return self._begin(self._asked, self._known - self._asked)
         if not self._pieces or not fresh:
             return None
         if self.guesses:
@@ -220,12 +221,10 @@ class ReceiveRing:
         """Whether more is asked for than is known to be there."""
         return self.speculate and self.times.worth_guessing >= WORTH_GUESSING
 
-    def _begin(
-        self, position: int, length: int, most: int = PIECE, *, looks: bool = False
-    ) -> Piece:
+    def _begin(self, position: int, length: int, *, looks: bool = False) -> Piece:
         length = min(length, self.capacity - position % self.capacity)
         if self.speculate:
-            length = min(length, most)
+            length = min(length, PIECE if self.guesses else LONGEST_READ)
         piece = Piece(position, length, looks)
         self._pieces.append(piece)
         self._asked = piece.end

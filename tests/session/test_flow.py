@@ -410,7 +410,7 @@ async def test_a_poll_of_endless_bulk_ends(
     async with open_tunnel(fs, capacity=16 * MIB) as tunnel, trio.open_nursery() as nursery:
         near, far = await tunnel.stream_pair()
         nursery.start_soon(send_forever, near)
-        await take(far, 400 * MIB)
+        await take(far, 900 * MIB)
         nursery.cancel_scope.cancel()
     gaps = [after - before for before, after in itertools.pairwise(begun)]
     assert max(gaps) <= LONGEST_POLL + 0.5
