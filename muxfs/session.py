@@ -232,12 +232,11 @@ class Session:
 
     def turn(self, stream: core.Stream) -> int:
         """Return how many bytes of the stream are worth sending at once."""
-        if stream.send.scarce:
-            return core.SEND_BUFFER_SCARCE
+        most = stream.send.largest_piece
         if self._light is None or self._light is stream:
-            return core.LARGEST_PIECE
+            return most
         lively = self.pump.time() - self._light_at <= LIVELY
-        return SHARED_TURN if lively else core.LARGEST_PIECE
+        return min(most, SHARED_TURN) if lively else most
 
     def take(self, stream: core.Stream, most: int) -> Buffer:
         """Take received bytes for the application."""

@@ -242,8 +242,7 @@ class MuxStream(trio.abc.HalfCloseableStream):
         Up to a batch at once, though that is more than there is room for: a piece less
         is a write less.
         """
-        scarce = self._core.send.scarce
-        end = min(len(view), at + (core.SEND_BUFFER_SCARCE if scarce else core.LARGEST_PIECE))
+        end = min(len(view), at + self._core.send.largest_piece)
         if not isinstance(view, bytes):
             return bytes(view[at:end])
         return view if end - at == len(view) else memoryview(view)[at:end]

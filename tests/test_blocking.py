@@ -21,11 +21,8 @@ async def test_what_a_call_returns_and_raises() -> None:
         await in_thread(open, "/nonexistent")
 
 
-async def test_no_thread_is_an_error_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def none_left(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", none_left)
+@pytest.mark.usefixtures("no_threads")
+async def test_no_thread_is_an_error_of_the_system() -> None:
     for run in (in_thread, in_own_thread):
         with pytest.raises(OSError, match="can't start new thread") as caught:
             await run(int)

@@ -39,7 +39,6 @@ would be slower."""
 LARGE_BATCH: Final = 512 << 10
 """Bytes of a batch from which on it is not made larger, but travels with more others."""
 
-
 _SMALL_ROOM: Final = 2048
 """Less ring than this before its end is padded if a control frame does not fit."""
 

@@ -241,8 +241,8 @@ class ReceiveRing:
 
     def receive(self, piece: Piece, data: bytes) -> Iterator[Batch]:
         """Take what was read of a piece; yield the batches that are valid now, in order."""
-        beside_others = len(self._pieces) > 1 and self._pieces[-1] is piece
-        if piece.looks and beside_others and self._follow(piece, memoryview(data)):
+        beside_others = piece.looks and len(self._pieces) > 1 and self._pieces[-1] is piece
+        if beside_others and self._follow(piece, memoryview(data)):
             return
         self._missed = False
         piece.data = data

@@ -34,11 +34,6 @@ async def test_a_service_is_found_as_soon_as_there_is_a_thread(
     assert refused == 2
 
 
-async def test_the_short_name_of_this_host_serves_without_a_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def run_sync(*_: Any, **__: Any) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+@pytest.mark.usefixtures("no_threads")
+async def test_the_short_name_of_this_host_serves_without_a_thread() -> None:
     assert await telling._full_name() == socket.gethostname()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muxfs.core import wire
@@ -407,7 +407,6 @@ def test_a_batch_whose_header_came_before_the_rest_is_read_again() -> None:
     assert ring.read_all() == frames[1:]
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
     data: st.DataObject,

@@ -123,13 +123,8 @@ async def test_names_that_do_not_resolve() -> None:
     )
 
 
-async def test_without_a_thread_one_target_is_refused_and_nothing_else_ends(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    async def none_left(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", none_left)
+@pytest.mark.usefixtures("no_threads")
+async def test_without_a_thread_one_target_is_refused_and_nothing_else_ends(tmp_path: Path) -> None:
     for target in (Target("name.example", 1), UnixPath(str(tmp_path / "socket"))):
         refusal = await dial(target, Policy((exactly(target),)), 5)
         assert isinstance(refusal, Refusal)

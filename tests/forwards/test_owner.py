@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import trio
 
 from muxfs.forwards import owner
 from muxfs.forwards.owner import Flow, ask_sock_diag, find_owners, of_flow, of_tcp, search_proc
@@ -154,13 +153,10 @@ async def test_a_flow_that_does_not_exist(server: socket.socket) -> None:
     assert await of_flow(flow) is None
 
 
+@pytest.mark.usefixtures("no_threads")
 async def test_nobody_can_tell_whose_it_is_where_no_thread_can_be_started(
     server: socket.socket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def none_left(*_: object, **__: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", none_left)
     monkeypatch.setattr(owner, "_sock_diag_works", lambda _family, _protocol: False)
     with socket.create_connection(server.getsockname()[:2]) as client:
         assert await of_flow(flow_of(client, socket.IPPROTO_TCP, server)) is None
