@@ -287,11 +287,51 @@ def test_what_is_under_way_behind_a_gap_does_not_count() -> None:
     pieces = ring.begin_all()
     found = ring.end(pieces[0])
     assert ring.end(pieces[1]) == []
-    assert ring.inbound.next_piece() is None
     ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = hidden
     found += ring.read_all()
     assert ring.end(pieces[2]) == ring.end(pieces[3]) == []
     assert found == ring.frames
+
+
+def test_a_gap_is_looked_at_again_while_what_is_behind_it_is_under_way() -> None:
+    ring = Wide()
+    hidden = ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE]
+    ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = bytes(PIECE)
+    pieces = ring.begin_all()
+    found = ring.end(pieces[0]) + ring.end(pieces[1])
+    ring.file[RING_OFFSET + PIECE : RING_OFFSET + 2 * PIECE] = hidden
+    under_way = pieces[2:]
+    while piece := ring.inbound.next_piece():
+        under_way.append(ring.begin(piece))
+    again = under_way[2]
+    assert again.position == ring.inbound.position
+    assert len(under_way) <= MOST_READS
+    found += ring.end(again)
+    assert len(found) > PIECE // 60_000 + 1
+    for piece in pieces[2:]:
+        assert ring.end(piece) == []
+    for piece in under_way[3:]:
+        found += ring.end(piece)
+    found += ring.read_all()
+    assert found == ring.frames
+
+
+def test_a_poll_ends_when_all_has_come_that_is_behind_a_gap() -> None:
+    ring = Wide()
+    ring.file[RING_OFFSET:] = bytes(len(ring.file) - RING_OFFSET)
+    under_way = ring.begin_all()
+    for _ in range(20):  # all served in the order in which they were asked for
+        if not under_way:
+            break
+        assert ring.end(under_way.pop(0)) == []
+        while under_way and (piece := ring.inbound.next_piece()):
+            under_way.append(ring.begin(piece))
+            assert len(under_way) <= MOST_READS
+        if len(under_way) == 1:
+            assert ring.lengths[-1] == PAGE  # nothing is guessed any more
+            break
+    assert ring.end(under_way.pop()) == []
+    assert ring.inbound.next_piece() is None
 
 
 def test_guessing_ends_with_the_polls_that_find_nothing() -> None:
@@ -407,11 +447,13 @@ def test_a_batch_whose_header_came_before_the_rest_is_read_again() -> None:
     assert ring.read_all() == frames[1:]
 
 
+@pytest.mark.parametrize("times", [ReadTimes, Far])
 @given(st.data())
 def test_in_whatever_order_it_comes_and_is_read_all_is_found_once(
-    data: st.DataObject,
+    times: type[ReadTimes], data: st.DataObject
 ) -> None:
     ring = Chain()
+    ring.inbound.times = times()
     frames, found = [], []
     under_way: list[Piece] = []
     length = st.sampled_from([100, 3000, 30_000, 100_000, 300_000, 700_000])
