@@ -63,3 +63,37 @@ def test_what_was_freed_is_kept_while_there_is_traffic_and_given_back_after_it()
     most, busy, quiet = map(int, ended.stdout.split()[:3])
     assert busy > most - 20
     assert quiet < most - 30
+
+
+THREADS = """
+import os, threading, muxfs.cli.heap as heap
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+
+heap.keep_freed_memory()
+before, end = resident(), threading.Event()
+threads = []
+for _ in range(6):
+    done = threading.Event()
+    def work(done=done):
+        bytes([65]) * (8 << 20)
+        done.set()
+        end.wait()  # an arena is used again once its thread has ended
+    threads.append(threading.Thread(target=work))
+    threads[-1].start()
+    done.wait()
+print(resident() - before)
+end.set()
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+def test_what_one_thread_freed_the_next_one_uses() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", THREADS], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(ended.stdout) < 24
