@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 import trio
 
+from muxfs.blocking import open_process
 from muxfs.cli.failures import Failure
 from muxfs.forwards.spec import LOCALHOST, AnyTarget, Target
 
@@ -131,7 +132,7 @@ class Child:
             # what was open for the command stays so, such as <(...) of a shell; ours is not
             # inherited (PEP 446). Cancelled, nobody would know of a command that runs.
             with trio.CancelScope(shield=True):
-                self._process = await trio.lowlevel.open_process(argv, env=environ, close_fds=False)
+                self._process = await open_process(argv, env=environ, close_fds=False)
         except OSError as error:
             raise _cannot_run(argv[0], error) from error
         finally:

@@ -18,7 +18,7 @@ import attrs
 import trio
 
 from muxfs import workload
-from muxfs.blocking import in_thread
+from muxfs.blocking import in_thread, open_process
 from muxfs.cli import hints, settings, tunnel
 from muxfs.cli.failures import OK, UNAVAILABLE, Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory, spare_the_collector
@@ -33,7 +33,7 @@ from muxfs.doctor.probes import ProbeDirectory
 from muxfs.errors import MuxfsError, StreamRefused, printable
 from muxfs.info import Lost
 from muxfs.session import Session, open_session
-from muxfs.storage.filesystem import find_filesystem
+from muxfs.storage.filesystem import Filesystem, find_filesystem
 from muxfs.stream import MuxStream
 from muxfs.units import amount, span
 from muxfs.workload import SINK, SOURCE
@@ -137,7 +137,7 @@ async def _partner(measurement: Measurement) -> AsyncIterator[None]:
         yield
         return
     argv = measurement.partner()
-    process = await trio.lowlevel.open_process(
+    process = await open_process(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
@@ -217,7 +217,7 @@ def _clean_up(probes: ProbeDirectory | None, directory: str, made: Sequence[str]
 
 
 async def _measure_with(measurement: Measurement, session: Session, *, leads: bool) -> Facts:
-    """Measure, or let the other one do so; return the result either way. Raises Failure."""
+    """Measure, or let the other one do so; return the result. Raises Failure, OSError."""
     facts: list[Facts] = []
     changes = session.changes()
     with trio.move_on_after(FORMING):
@@ -225,6 +225,7 @@ async def _measure_with(measurement: Measurement, session: Session, *, leads: bo
     if not session.established:
         words = "the other one was there, but no session formed: muxfs doctor --peer tells why"
         raise Failure(words, UNAVAILABLE)
+    filesystem = await in_thread(find_filesystem, measurement.tunnel.path)
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
@@ -245,7 +246,7 @@ async def _measure_with(measurement: Measurement, session: Session, *, leads: bo
                 seconds = span(measurement.args.time)
                 measurement.say(f"  the other one is there; measuring takes about {seconds}")
             with contextlib.suppress(trio.BrokenResourceError, StreamRefused):
-                found = await _programme(measurement, session)
+                found = await _programme(measurement, session, filesystem)
                 await _hand_over(session, found)
                 facts.append(found)
             nursery.cancel_scope.cancel()
@@ -265,11 +266,10 @@ async def _hand_over(session: Session, facts: Facts) -> None:
     await stream.receive_some()  # until it is there
 
 
-async def _programme(measurement: Measurement, session: Session) -> Facts:
+async def _programme(measurement: Measurement, session: Session, filesystem: Filesystem) -> Facts:
     """Do all works; return what comes of them. Seconds, and bytes a second."""
     share = measurement.args.time / WORKS
-    path, config = measurement.tunnel.path, measurement.config
-    filesystem = await in_thread(find_filesystem, path)
+    config = measurement.config
     here, there = socket.gethostname(), (await session.wait_established()).host
     show = measurement.line.show
     show("  round trips")
@@ -283,7 +283,7 @@ async def _programme(measurement: Measurement, session: Session) -> Facts:
         beside = await workload.echoes(session, share)
     return {
         "format": FORMAT,
-        "path": path,
+        "path": measurement.tunnel.path,
         "filesystem": filesystem.describe(),
         "hosts": [here, there],
         "one_host": here == there,

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from muxfs.blocking import open_process
 from muxfs.core.wire import Code
 from muxfs.errors import printable
 from muxfs.forwards.carrier import Carrier, Load
@@ -52,7 +53,7 @@ class CommandCarrier(Carrier):
         """Run the command, and carry a connection to its end. Takes it over."""
         transfer = Transfer()
         try:
-            process = await trio.lowlevel.open_process(
+            process = await open_process(
                 self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
