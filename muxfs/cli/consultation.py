@@ -68,8 +68,7 @@ class Consultation:
             try:
                 return self._examine(path)
             except OSError as error:
-                words = f"cannot examine {error.filename or path}: {error.strerror or error}"
-                raise Failure(words, exit_code_of(error)) from error
+                raise _failed(path, error) from error
         finally:
             self._line.end()
             for step in reversed(self._made):
@@ -223,6 +222,8 @@ async def _run(consultation: Consultation) -> int:
             code = await in_thread(consultation.work)
         except Failure as error:
             failure = error
+        except OSError as error:  # no thread: out of the nursery it would come as a group
+            failure = _failed(consultation.tunnel.path, error)
         except Halted:
             pass
         nursery.cancel_scope.cancel()
@@ -237,6 +238,11 @@ async def _run(consultation: Consultation) -> int:
         )
         raise Failure(words, IO_ERROR)
     return code
+
+
+def _failed(path: str, error: OSError) -> Failure:
+    words = f"cannot examine {error.filename or path}: {error.strerror or error}"
+    return Failure(words, exit_code_of(error))
 
 
 async def _end_on_signal(

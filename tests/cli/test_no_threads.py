@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from muxfs import SessionConfig
-from muxfs.cli import bench, measuring, readiness, telling
+from muxfs.cli import bench, consultation, measuring, readiness, telling
 from muxfs.cli.child import NOT_EXECUTABLE, Child
 from muxfs.cli.failures import Failure
 from muxfs.cli.tunnel import Tunnel
+from muxfs.doctor.pair import Plan
 from muxfs.forwards.spec import Target
 
 PATIENCE = 30.0
@@ -81,3 +82,12 @@ async def test_a_measurement_that_finds_no_thread_once_two_have_met(
     ):
         await measuring._run(measurement(tmp_path))
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.usefixtures("no_threads")
+async def test_a_doctor_that_cannot_begin(tmp_path: Path) -> None:
+    tunnel = Tunnel(str(tmp_path), str(tmp_path))
+    plan = Plan(seconds=1, ring=1 << 20)
+    doctor = consultation.Consultation(tunnel, plan, peer=False, wait=1, insecure=False, json=False)
+    with pytest.raises(Failure, match=f"cannot examine {tmp_path}: can't start new thread"):
+        await consultation._run(doctor)
