@@ -144,7 +144,7 @@ class Watch:
         Raises Failure if it does not run: nobody is there to be reached.
         """
         job = None
-        with trio.move_on_after(OWN_PATIENCE), contextlib.suppress(NoAnswer):
+        with trio.move_on_after(OWN_PATIENCE), contextlib.suppress(NoAnswer, OSError):
             job = await in_thread(_known, number)
         if job is None or job.uid not in {None, os.geteuid()}:
             return None
@@ -182,17 +182,19 @@ class Watch:
 
     async def sweep_unused(self) -> bool:
         """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
-        path = self._left_behind()
-        used = path is not None and await in_thread(is_used, path, Role.DIAL)
-        if not used:
-            await self.sweep_own()
+        path, used = self._left_behind(), False
+        with contextlib.suppress(OSError):  # no thread: the `sweep` of another end will
+            used = path is not None and await in_thread(is_used, path, Role.DIAL)
+            if not used:
+                await self.sweep_own()
         return not used
 
     async def sweep_own(self) -> None:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""
         path = self._left_behind()
         if path is not None:
-            await in_thread(_remove_all, [path])
+            with contextlib.suppress(OSError):  # as above
+                await in_thread(_remove_all, [path])
 
     def _left_behind(self) -> str | None:
         """Return the job's own tunnel if the job is over."""

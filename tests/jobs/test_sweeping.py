@@ -12,8 +12,9 @@ from trio.testing import MockClock
 from muxfs.cli import jobs, removal
 from muxfs.cli.output import Output
 from muxfs.slurm import sweeping
+from muxfs.slurm.following import Following
 from muxfs.slurm.jobs import JobId
-from muxfs.slurm.queue import NoAnswer
+from muxfs.slurm.queue import Job, NoAnswer
 
 from . import fake
 from .fake import Slurm
@@ -89,6 +90,32 @@ async def test_what_is_called_ended_goes_when_it_was_silent(
     await jobs.Watch.of(JobId(OWN), Output()).sweep(str(home / f"slurm-{OWN}"))
 
     assert sorted(os.listdir(home)) == [f"slurm-{OWN}", "slurm-8", "slurm-9"]
+
+
+async def ended_well(_: JobId) -> Job:
+    return Job(7, "7", "COMPLETED")
+
+
+@pytest.mark.usefixtures("no_threads")
+async def test_without_a_thread_the_end_of_a_job_is_told_all_the_same(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(home, "slurm-7")
+    monkeypatch.setattr(jobs, "tunnels_home", lambda: str(home))
+    watch = jobs.Watch(Following(JobId(7), lambda _: None, ask=ended_well), Output())
+
+    with pytest.raises(jobs.JobOver) as caught:
+        await watch.until_running()
+    assert caught.value.exit_code == 0
+    await watch.sweep_own()
+    await watch.sweep(str(home / f"slurm-{OWN}"))
+
+    assert sorted(os.listdir(home)) == [f"slurm-{OWN}", "slurm-7"]  # another end's affair
+
+
+@pytest.mark.usefixtures("no_threads")
+async def test_without_a_thread_nothing_is_known_of_a_job(home: Path) -> None:
+    assert await jobs.Watch.of_own(7, Output()) is None
 
 
 def test_of_a_forgotten_job_only_an_old_tunnel_goes(home: Path, slurm: Slurm) -> None:
