@@ -1,6 +1,7 @@
 """How mailboxes are read and written on each filesystem, and how that is known to be right.
 
-`docs/filesystems.md` has the same table for people; a test compares the two.
+`docs/filesystems.md` has the same table for people, and where the documentation says it; a test
+compares the two.
 """
 
 from __future__ import annotations
@@ -88,13 +89,16 @@ CHOICES: Final = (
     # Their lock managers revoke a client's pages before another one may write there: polls
     # cost the servers nothing, and a sync would wait for disks that nobody asked about.
     Choice(("lustre", "gpfs", "gfs2", "ocfs2"), "held+plain", Source.DESIGN),
-    # The capabilities of the kernel's client are as strict, and a direct reader wants none.
+    # Ceph, "Capabilities in CephFS": the kernel's client caches only what it was allowed to;
+    # fs/ceph/file.c, ceph_read_iter(): a direct reader does not ask for that.
     Choice(("ceph",), "direct+dsync", Source.DOCUMENTED),
-    # Buffers some hundred KiB of a file in each client, but not of descriptors with O_DIRECT.
+    # BeeGFS, "Client Side Caching Modes": buffers some hundred KiB of a file in each client;
+    # FhgfsOpsFile.c of its client: not of descriptors with O_DIRECT.
     Choice(("beegfs",), "direct+dsync", Source.DOCUMENTED),
-    # cache=loose validates nothing, virtiofsd's cache=auto only in open: O_DIRECT goes past both.
+    # Linux, 9p.rst, cache=: loose validates nothing. virtiofsd, CachePolicy: auto does only in
+    # open. O_DIRECT goes past both: fs/9p/fid.h, fs/fuse/file.c.
     Choice(("9p", "virtiofs"), "direct+dsync", Source.DOCUMENTED),
-    # Keeps pages until the next open, refuses O_DIRECT, and writes through at once.
+    # fs/vboxsf/file.c: keeps pages until the next open, has no O_DIRECT, writes through at once.
     Choice(("vboxsf",), "dontneed+plain", Source.DOCUMENTED, owner_option="uid=UID"),
 )
 

@@ -48,6 +48,16 @@ def test_document_and_code_agree() -> None:
     assert documented() == coded
 
 
+def test_what_documentation_says_is_cited() -> None:
+    """Each type that rests on it has a row in the document's table of sources."""
+    rows = DOCUMENT.read_text().partition("What the rows with *documentation* rest on")[2]
+    table = rows.partition("\n## ")[0].lower()
+    for choice in CHOICES:
+        if choice.source is Source.DOCUMENTED:
+            for name in choice.types:
+                assert name in table, name
+
+
 def test_all_strategies_exist() -> None:
     for choice in (*CHOICES, OTHERWISE):
         assert choice.make().name == choice.access
