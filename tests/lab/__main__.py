@@ -1,5 +1,6 @@
 """Brings labs up and down, and runs commands in them.
 
+    python -m tests.lab                      which labs there are, and what they lack here
     python -m tests.lab nfs4.2               bring it up (or find it up)
     python -m tests.lab nfs4.2+noac          the same with more mount options
     python -m tests.lab run nfs4.2 a CMD...  run a command: in a, b or server
@@ -22,7 +23,7 @@ from pathlib import Path
 import trio
 
 from . import packages
-from .catalogue import ALL, lab
+from .catalogue import ALL, FILESYSTEMS, lab
 from .cell import Cell
 from .lab import Lab, home
 from .remote import LabError, Process
@@ -65,6 +66,24 @@ async def show(process: Process) -> int:
     return status if status >= 0 else 128 - status
 
 
+def _overview() -> None:
+    """Print which labs this machine can do, and what the others lack."""
+    lacking: dict[str, list[str]] = {}
+    for name in FILESYSTEMS:
+        try:
+            packages.check(_programs([name]))
+        except LabError as error:
+            lacking.setdefault(str(error), []).append(name)
+        else:
+            lacking.setdefault("", []).append(name)
+    for lack, names in lacking.items():
+        print(f"{' '.join(names)}: {lack}" if lack else f"ready: {' '.join(names)}")
+    print(
+        "python -m tests.lab NAME brings one up, as nfs4.2, or with more mount options, as "
+        "nfs4.2+noac; --help says the rest"
+    )
+
+
 def _status() -> None:
     for directory in sorted(home().glob("*")):
         print(
@@ -84,7 +103,7 @@ def _programs(names: Sequence[str]) -> list[Mapping[str, str]]:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(dest="command", required=True)
+    commands = parser.add_subparsers(dest="command")
     commands.add_parser("up", help="bring a lab up").add_argument("lab")
     run = commands.add_parser("run", help="run a command in one of its machines")
     run.add_argument("lab")
@@ -132,6 +151,8 @@ def _do(options: argparse.Namespace) -> int:
             print(*packages.packages(_programs(options.lab)))
         case "check":
             packages.check(_programs(options.lab))
+        case None:
+            _overview()
     return 0
 
 

@@ -1,6 +1,8 @@
 """Which labs the tests of this directory run in: those that MUXFS_LAB asks for.
 
 MUXFS_LAB=nfs3,nfs4.2+noac pytest tests/lab        MUXFS_LAB=all pytest tests/lab
+
+With all, or with MUXFS_LAB_LONG=1, tests also do what takes a minute more.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .ends import Ends, open_ends
 from .lab import Lab, Unsupported
 
 VARIABLE = "MUXFS_LAB"
+LONG = "MUXFS_LAB_LONG"
 NOT_ASKED = (
     f"real network filesystems need root and some packages: {VARIABLE}=nfs3,nfs4.2 (docs/lab.md)"
 )
@@ -77,6 +80,12 @@ async def ends(lab: Lab, request: pytest.FixtureRequest, tmp_path: Path) -> Asyn
     directory = lab.clients[0].path / re.sub(r"\W+", "-", request.node.name)
     async with open_ends(lab, directory, tmp_path) as ends:
         yield ends
+
+
+@pytest.fixture(scope="session")
+def long_run() -> bool:
+    """Whether there is time for what is only seldom, or slow."""
+    return os.environ.get(VARIABLE) == "all" or bool(os.environ.get(LONG))
 
 
 @pytest.fixture(autouse=True)

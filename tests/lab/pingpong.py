@@ -1,10 +1,11 @@
 """Two clients that answer each other by nothing but a counter in a file, with no session around.
 
-    python -m tests.lab.pingpong first|second DIRECTORY ACCESS|default ROUNDS
+    python -m tests.lab.pingpong first|second DIRECTORY ACCESS|default ROUNDS [SECONDS]
 
 Each writes its counter in place, always the same four bytes of its own file: the case that
 fools caches. Bursts of rounds alternate with pauses. Prints JSON: how many rounds were made,
-and at which one it stuck, if it did, though the counter was on the server.
+in how many seconds, and whether it stuck then, though the counter was on the server. The first
+one ends after SECONDS, however many rounds were made.
 
 DIRECTORY holds both files, made by one client: on NFS v3 a name that was looked for in the tick in
 which it was made may stay unseen for a minute.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import sys
 import time
@@ -33,6 +35,8 @@ START: Final = 60.0
 """Seconds until the other one has begun."""
 NAP: Final = 0.0005
 COUNTER: Final = 4
+END: Final = (1 << 8 * COUNTER) - 1
+"""What the first one counts when it has no more time."""
 
 
 @attrs.frozen
@@ -64,17 +68,17 @@ class Counters:
         """Read the other one."""
         return int.from_bytes(self.access.read.read(self.other, 0, COUNTER), "big")
 
-    def see(self, number: int, within: float) -> bool:
-        """Wait until the other counter is that far."""
+    def see(self, number: int, within: float) -> int:
+        """Wait until the other counter is that far; return how far it is, or was then."""
         deadline = time.monotonic() + within
-        while self.look() < number:
-            if time.monotonic() > deadline:
-                return False
+        while (seen := self.look()) < number and time.monotonic() <= deadline:
             time.sleep(self.nap)
-        return True
+        return seen
 
 
-def play(role: str, directory: str, name: str, rounds: int) -> dict[str, object]:
+def play(
+    role: str, directory: str, name: str, rounds: int, seconds: float = math.inf
+) -> dict[str, object]:
     """Play one side."""
     other = "second" if role == "first" else "first"
     chosen = default_access(find_filesystem(directory))
@@ -82,21 +86,34 @@ def play(role: str, directory: str, name: str, rounds: int) -> dict[str, object]
     start = time.monotonic()
     counters = Counters.open(directory, role, other, access)
     report: dict[str, object] = {"access": access.name, "met after s": time.monotonic() - start}
+    begin = time.monotonic()
+
+    def ended(number: int, *, stuck: bool) -> dict[str, object]:
+        took = time.monotonic() - begin
+        return report | {"rounds": number, "stuck": stuck, "seconds": took}
+
     pauses = itertools.cycle(PAUSES)
     for number in range(1, rounds + 1):
         if role == "first":
+            if time.monotonic() - begin > seconds:
+                counters.say(END)
+                return ended(number - 1, stuck=False)
             if number % BURST == 0:
                 time.sleep(next(pauses))
             counters.say(number)
         # the one who is waited for is stuck; the other one must not think so
         within = START if number == 1 else STUCK if role == "second" else 2 * STUCK
-        if not counters.see(number, within):
+        seen = counters.see(number, within)
+        if seen < number:
             truth = Counters.open(directory, "none", other, Access.named("direct+dsync")).look()
-            return report | {"rounds": number, "stuck": truth >= number}
+            return ended(number, stuck=truth >= number)
+        if seen == END:
+            return ended(number - 1, stuck=False)
         if role == "second":
             counters.say(number)
-    return report | {"rounds": rounds, "stuck": False}
+    return ended(rounds, stuck=False)
 
 
 if __name__ == "__main__":
-    print(json.dumps(play(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))))
+    role, place, name, rounds, *seconds = sys.argv[1:]
+    print(json.dumps(play(role, place, name, int(rounds), *map(float, seconds))))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from . import packages
 from .__main__ import main
-from .catalogue import ALL, lab
+from .catalogue import ALL, FILESYSTEMS, lab
 from .lab import Spec
 from .nfs import parse_mountstats
 from .remote import LabError
+from .traffic import PAUSES, light_pauses
 
 MOUNTSTATS = """\
 device proc mounted on /proc with fstype proc
@@ -47,6 +49,33 @@ def test_unknown_names(name: str, capsys: pytest.CaptureFixture[str]) -> None:
         lab(name, Path("/nowhere"))
     assert main(["up", name]) == 1
     assert capsys.readouterr().err.startswith("lab: ")
+
+
+def test_light_traffic_is_idle_for_longer_than_caches_last() -> None:
+    acregmin, acdirmax = 3.0, 60.0
+    pauses = list(light_pauses(600, 0))
+    assert len(pauses) == 600
+    assert sum(pause > acregmin for pause in pauses) >= 5
+    assert 40 < sum(pauses) < 60
+    assert pauses[-1] <= max(PAUSES)  # a burst comes after each
+    longer = list(light_pauses(600, 65))
+    assert [pause for pause in longer if pause > acdirmax] == [65.0]
+    assert longer[-1] <= max(PAUSES)
+
+
+def test_without_arguments_it_says_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(tables: Sequence[Mapping[str, str]]) -> None:
+        if packages.SMB in tables:
+            raise LabError("the lab needs smbd: apt-get install --no-install-recommends samba")
+
+    monkeypatch.setattr(packages, "check", check)
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "smb: the lab needs smbd: apt-get install --no-install-recommends samba" in lines
+    (ready,) = (line for line in lines if line.startswith("ready: "))
+    assert ready.split()[1:] == [name for name in FILESYSTEMS if name != "smb"]
 
 
 def test_missing_programs_are_told_with_what_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:

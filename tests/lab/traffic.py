@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import trio
@@ -27,6 +27,10 @@ STUCK: Final = 90.0
 """Seconds after which a byte is taken for stuck: what heals takes up to a minute."""
 PAUSES: Final = (0.0, 0.001, 0.003, 0.01, 0.0, 0.03, 0.002, 0.1, 0.0, 0.3)
 """Seconds: shorter and longer than ticks of file times (10 ms here), and than polls."""
+
+
+IDLE: Final = (1.0, 3.5, 2.0, 5.0, 1.5, 4.0, 3.1, 5.0)
+"""Seconds, so that attributes expire (acregmin: 3), polls become rare, and beats come (5)."""
 
 
 class Wrong(Exception):
@@ -178,12 +182,35 @@ async def requests(port: int, count: int, workers: int) -> Report:
 
 async def echoes(port: int, rounds: int, pauses: int) -> Report:
     """Round trips of one byte on one connection; with pauses, if that is 1."""
+    return await _echo_with_pauses(
+        port, itertools.islice(itertools.cycle(PAUSES if pauses else (0.0,)), rounds)
+    )
+
+
+async def light(port: int, rounds: int, longest: int) -> Report:
+    """Round trips of one byte on one connection in bursts, idle for `IDLE` between them.
+
+    And once more after `longest` seconds, if that is not 0.
+    """
+    return await _echo_with_pauses(port, light_pauses(rounds, longest))
+
+
+def light_pauses(rounds: int, longest: int) -> Iterator[float]:
+    """Yield the pause after each round."""
+    idle = [*IDLE, float(longest)] if longest else list(IDLE)
+    pauses = itertools.cycle(PAUSES)
+    burst = rounds // (len(idle) + 1)
+    for number in range(1, rounds + 1):
+        pause = next(pauses)
+        yield idle.pop(0) if idle and number % burst == 0 else pause
+
+
+async def _echo_with_pauses(port: int, pauses: Iterable[float]) -> Report:
     seconds: list[float] = []
     async with await _open(port, "echo") as stream:
-        for number, pause in zip(range(rounds), itertools.cycle(PAUSES), strict=False):
+        for number, pause in enumerate(pauses):
             seconds.append(await _round_trip(stream, number))
-            if pauses:
-                await trio.sleep(pause)
+            await trio.sleep(pause)
     return _times(seconds)
 
 
@@ -216,7 +243,7 @@ async def flood(port: int) -> Report:
 
 
 WORKS: Final[dict[str, Callable[..., Awaitable[Report]]]] = {
-    work.__name__: work for work in (duplex, requests, echoes, flood)
+    work.__name__: work for work in (duplex, requests, echoes, light, flood)
 }
 
 
