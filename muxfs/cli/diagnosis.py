@@ -26,6 +26,7 @@ _FAULTS: Final = {
     Fault.UNWRITTEN: "not seen: what was written had not left the writer's host after {limit}",
     Fault.SLOW: "not seen within {limit}",
     Fault.FAILED: "refused: {error}",
+    Fault.UNTRIED: "not tried: {error} (--time gives more)",
 }
 
 

@@ -23,8 +23,8 @@ TUNNEL is a name (a directory in ~/.muxfs, or $MUXFS_HOME) or a path with a / in
 options:
   --peer           measure together with a doctor on the other host
   --wait TIME      how long to wait for that one (10m)
-  --time TIME      how long to measure with it, more or less (20s); a longer time finds
-                   what seldom fails
+  --time TIME      how long to measure with it, more or less (20s; ends after 25);
+                   a longer time finds what seldom fails
   --ring SIZE      size of a mailbox file, as for listen and dial (16M)
   --insecure-dir   use the directory though others could write to it
   --json           one JSON object on stdout; docs/doctor.md describes it

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from muxfs.doctor.findings import Verdict
-from muxfs.doctor.trials import Trial
+from muxfs.doctor.trials import Fault, Trial
 
 BETTER: Final = 3.0
 """How many times faster another choice must be to be worth an option."""
@@ -46,6 +46,8 @@ def recommend(trials: Sequence[Trial], auto: str) -> Recommendation:
         )
         return Recommendation(Verdict.WARNING, rest.access, words)
     words = "muxfs cannot work here: no strategy makes one host see what the other one writes"
+    if any(t.fault is Fault.UNTRIED for t in trials):
+        words = f"{words}, of those that there was time for (--time gives more)"
     return Recommendation(Verdict.PROBLEM, None, words)
 
 

@@ -250,16 +250,19 @@ class Echo(Exercise):
         """Measure what a poll costs while nothing happens: seconds, and requests to the server."""
         mount_point = self.side.filesystem.mount_point
         before = mountstats.read_counts(mount_point)
-        times = []
+        times: list[float] = []
+        end = time.monotonic() + self.limit
         for _ in range(_IDLE_POLLS):
             start = time.monotonic()
             self.look()
             times.append(time.monotonic() - start)
+            if time.monotonic() > end:
+                break
         counts = mountstats.difference(before, mountstats.read_counts(mount_point))
         requests = None
         if counts is not None:
-            requests = {name: round(count / _IDLE_POLLS, 2) for name, count in counts.items()}
-        return {"poll": sorted(times)[_IDLE_POLLS // 2], "requests": requests}
+            requests = {name: round(count / len(times), 2) for name, count in counts.items()}
+        return {"poll": sorted(times)[len(times) // 2], "requests": requests}
 
 
 class Torn(Exercise):
@@ -315,6 +318,7 @@ class Stream(Exercise):
         number = acknowledged = 0
         last = False
         while not last:
+            self.side.patience.check()
             number += 1
             last = time.monotonic() - start > self.seconds
             head = number.to_bytes(_WORD, "big") + int(last).to_bytes(_WORD, "big")
@@ -330,6 +334,7 @@ class Stream(Exercise):
     def _receive(self) -> Outcome:
         number, last = 0, False
         while not last:
+            self.side.patience.check()
             number += 1
             last = self._take(number)
             self.put(number)
@@ -378,7 +383,7 @@ class Lock(Exercise):
         if self.side.leads:
             self.create(PAGE)
             with self.own.file.writing as descriptor:
-                self.held = locks.try_lock(descriptor)
+                self.held = locks.try_lock(descriptor, self.limit)
 
     def run(self) -> Outcome:  # noqa: D102
         if self.held is not None:
@@ -386,7 +391,7 @@ class Lock(Exercise):
         path = os.path.join(self.side.probes.path, self._peer_name)
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            return {"answer": locks.try_lock(descriptor).value}
+            return {"answer": locks.try_lock(descriptor, self.limit).value}
         finally:
             os.close(descriptor)
 

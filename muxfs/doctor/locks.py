@@ -9,6 +9,7 @@ import contextlib
 import enum
 import errno
 import fcntl
+import math
 import queue
 import subprocess
 import sys
@@ -44,8 +45,11 @@ class Answer(enum.Enum):
     SILENT = "silent"  # no answer in time
 
 
-def try_lock(descriptor: int) -> Answer:
-    """Try to lock the file of a writable descriptor; `unlock` undoes it."""
+def try_lock(descriptor: int, limit: float = math.inf) -> Answer:
+    """Try to lock the file of a writable descriptor; `unlock` undoes it.
+
+    SILENT after `limit` seconds, if that is less than LIMIT.
+    """
     answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
 
     def attempt() -> None:
@@ -58,7 +62,7 @@ def try_lock(descriptor: int) -> Answer:
 
     threading.Thread(target=attempt, daemon=True).start()
     try:
-        return answers.get(timeout=LIMIT)
+        return answers.get(timeout=min(limit, LIMIT))
     except queue.Empty:
         return Answer.SILENT
 

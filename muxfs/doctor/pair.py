@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -12,15 +12,16 @@ import attrs
 
 from muxfs import process
 from muxfs._version import __version__
+from muxfs.doctor.budget import Budget, most_for
 from muxfs.doctor.candidates import reads_beside, writes_beside
 from muxfs.doctor.channel import Body, Channel, Vanished
 from muxfs.doctor.choice import Recommendation, recommend
 from muxfs.doctor.exercises import AUTO, EXERCISES, Echo, Exercise, Lock, Side, Stream, Torn
 from muxfs.doctor.locks import Answer
 from muxfs.doctor.meeting import Meeting
-from muxfs.doctor.patience import Patience
+from muxfs.doctor.patience import OutOfTime, Patience
 from muxfs.doctor.probes import ProbeDirectory
-from muxfs.doctor.trials import Trial, failed, judge
+from muxfs.doctor.trials import Fault, Trial, failed, judge
 from muxfs.storage.access import READS, WRITES, DirectRead, DsyncWrite, ReadAccess, WriteAccess
 from muxfs.storage.filesystem import Filesystem, default_access
 
@@ -34,12 +35,16 @@ ANSWER_WITHIN: Final = 60.0
 """Seconds for an answer of a doctor that beats; one that does not is given up much sooner."""
 OTHER_VERSION: Final = "the two doctors are of different versions of muxfs"
 _ROUNDS_OF_PATIENCE: Final = 6
+_LIMIT_SHARE: Final = 4.0
+"""Of what a slow greeting makes of the limit, at the most."""
 TOTAL: Final = 20.0
 """Seconds of measuring that the shares below are made for."""
 _AUTO_SHARE: Final = 2.0
 _SHARE: Final = 0.7
 _STREAM_SHARE: Final = 1.5
 _TORN_SHARE: Final = 1.0
+_LOCK_TIME: Final = 1.0
+"""Seconds that each side's lock call may take at least."""
 
 
 Facts: TypeAlias = dict[str, Any]
@@ -55,6 +60,12 @@ class Plan:
     limit: float = LIMIT
     reads: Mapping[str, type[ReadAccess]] = attrs.field(factory=lambda: READS)
     writes: Mapping[str, type[WriteAccess]] = attrs.field(factory=lambda: WRITES)
+    most: float = attrs.field()
+    """Seconds that it may take if strategies fail."""
+
+    @most.default
+    def _most(self) -> float:
+        return most_for(self.seconds)
 
     def share(self, seconds: float) -> float:
         """Scale a share of TOTAL."""
@@ -138,7 +149,11 @@ class Report:
 
 
 class Refused(Exception):
-    """An exercise could not be done; str() says why."""
+    """An exercise could not be done; str() says why. `late`: there was no time for it."""
+
+    def __init__(self, reason: str, *, late: bool) -> None:
+        super().__init__(reason)
+        self.late = late
 
 
 @attrs.define
@@ -176,15 +191,20 @@ class Pair:
                         self.channel.send(self._take_part(request, files))
 
     def _take_part(self, request: Body, files: contextlib.ExitStack) -> Body:
+        patience = self.side.patience
+        end = patience.now() + request["within"]
         exercise = EXERCISES[request["do"]](self.side, request["number"], request["options"])
         files.callback(exercise.close)
         try:
-            exercise.prepare()
+            with patience.until(end):
+                exercise.prepare()
             self.channel.send({})
             self.channel.receive(ANSWER_WITHIN)
-            return {"outcome": exercise.run()}
+            with patience.until(end):
+                return {"outcome": exercise.run()}
         except OSError as error:
-            return {"error": f"{self.host.name}: {error.strerror or error}"}
+            late = isinstance(error, OutOfTime)
+            return {"error": f"{self.host.name}: {error.strerror or error}", "late": late}
 
     # Leading
 
@@ -196,12 +216,12 @@ class Pair:
         self.channel.send(body)
         answer = self.channel.receive(ANSWER_WITHIN)
         if "error" in answer:
-            raise Refused(answer["error"])
+            raise Refused(answer["error"], late=answer["late"])
         return answer
 
 
 class Programme:
-    """What the leader has both sides do."""
+    """What the leader has both sides do, within `Plan.most` seconds."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
@@ -211,6 +231,7 @@ class Programme:
         self._done = 0
         self._limit = pair.plan.limit
         self._trials: dict[str, Trial] = {}
+        self._budget = Budget(pair.plan.most, pair.side.patience)
 
     def run(self) -> Facts:
         """Do everything; return the report, which the follower has too."""
@@ -244,9 +265,11 @@ class Programme:
         return report.facts()
 
     def _greet(self) -> Host:
-        start = time.monotonic()
+        now = self._pair.side.patience.now
+        start = now()
         answer = self._pair.ask(self._request("hello", "the two doctors meet", format=FORMAT))
-        self._limit = max(self._limit, _ROUNDS_OF_PATIENCE * (time.monotonic() - start))
+        slow = min(_ROUNDS_OF_PATIENCE * (now() - start), self._plan.share(_LIMIT_SHARE))
+        self._limit = max(self._limit, slow)
         return Host(**answer["host"])
 
     def _try_all(self, auto: str) -> None:
@@ -266,36 +289,56 @@ class Programme:
             return
         self._trials[access] = self._echo(access, share)
         if self._trials[access].doubtful:
-            self._trials[access] = self._echo(access, share)
+            again = self._echo(access, share)
+            if again.fault is not Fault.UNTRIED:
+                self._trials[access] = again
 
     def _echo(self, access: str, share: float) -> Trial:
         seconds = self._plan.share(share)
         try:
             own, theirs = self._exercise(
-                Echo, f"echo by {access}", access=access, seconds=seconds, limit=self._limit
+                Echo,
+                f"echo by {access}",
+                least=seconds + self._limit,
+                later=_TORN_SHARE + 2 * _STREAM_SHARE,
+                access=access,
+                seconds=seconds,
+                limit=self._limit,
             )
+        except OutOfTime as error:
+            return failed(access, str(error.strerror), Fault.UNTRIED)
         except OSError as error:
             return failed(access, f"{self._pair.host.name}: {error.strerror or error}")
         except Refused as error:
-            return failed(access, str(error))
+            return failed(access, str(error), Fault.UNTRIED if error.late else Fault.FAILED)
         return judge(access, own, theirs)
 
     def _tear(self, access: str) -> dict[str, int] | None:
         seconds = self._plan.share(_TORN_SHARE)
         try:
-            outcomes = self._exercise(Torn, "torn views", access=access, seconds=seconds)
+            outcomes = self._exercise(
+                Torn,
+                "torn views",
+                least=seconds,
+                later=2 * _STREAM_SHARE,
+                access=access,
+                seconds=seconds,
+            )
         except (OSError, Refused):
             return None
         return {name: sum(outcome[name] for outcome in outcomes) for name in outcomes[0]}
 
     def _stream(self, access: str, *, by_leader: bool) -> float | None:
         step = "stream to the other host" if by_leader else "stream back"
+        seconds = self._plan.share(_STREAM_SHARE)
         try:
             outcomes = self._exercise(
                 Stream,
                 step,
+                least=seconds,
+                later=_STREAM_SHARE if by_leader else 0.0,
                 access=access,
-                seconds=self._plan.share(_STREAM_SHARE),
+                seconds=seconds,
                 limit=max(STREAM_LIMIT, self._limit),
                 ring=self._plan.ring,
                 by_leader=by_leader,
@@ -307,7 +350,8 @@ class Programme:
 
     def _lock(self) -> str:
         try:
-            held, answer = self._exercise(Lock, "locks")
+            limit = max(_LOCK_TIME, self._budget.left() / 2)
+            held, answer = self._exercise(Lock, "locks", limit=limit)
         except (OSError, Refused):
             return Answer.FAILED.value
         if held["answer"] != Answer.GRANTED.value:
@@ -315,23 +359,43 @@ class Programme:
         words = {Answer.REFUSED.value: "exclusive", Answer.GRANTED.value: "separate"}
         return words.get(answer["answer"], str(answer["answer"]))
 
-    def _exercise(self, kind: type[Exercise], step: str, **options: Any) -> tuple[Body, Body]:
-        """Do an exercise together; return both sides' outcomes. Raises OSError, Refused."""
+    def _exercise(
+        self,
+        kind: type[Exercise],
+        step: str,
+        *,
+        least: float = -math.inf,
+        later: float = 0.0,
+        **options: Any,
+    ) -> tuple[Body, Body]:
+        """Do an exercise together; return both sides' outcomes. Raises OSError, Refused.
+
+        It has the time that is left, but for locks and the shares of what comes `later`.
+        OutOfTime: it came to no end then, or that is less than `least` seconds.
+        """
+        reserved = self._plan.share(later) + 2 * _LOCK_TIME if kind is not Lock else 0.0
+        within = self._budget.take(least, reserved)
+        patience = self._pair.side.patience
+        end = patience.now() + within
         self._number += 1
-        request = self._request(kind.kind, step, number=self._number, options=options)
+        request = self._request(
+            kind.kind, step, number=self._number, within=within, options=options
+        )
         exercise = kind(self._pair.side, self._number, options)
         try:
-            exercise.prepare()
+            with patience.until(end):
+                exercise.prepare()
             self._pair.ask(request)
             self._pair.channel.send({})
             try:
-                own = exercise.run()
+                with patience.until(end):
+                    own = exercise.run()
             finally:
                 answer = self._pair.channel.receive(ANSWER_WITHIN)
         finally:
             exercise.close()
         if "error" in answer:
-            raise Refused(answer["error"])
+            raise Refused(answer["error"], late=answer["late"])
         return own, answer["outcome"]
 
     def _request(self, do: str, step: str, **more: object) -> Body:

@@ -20,6 +20,7 @@ class Fault(enum.Enum):
     UNWRITTEN = "unwritten"  # the writer wrote it, and the server does not have it
     SLOW = "slow"  # it came, but only after the limit
     FAILED = "failed"  # the system refused
+    UNTRIED = "untried"  # there was no time left for it
 
 
 @attrs.frozen
@@ -34,7 +35,7 @@ class Trial:
     proved: bool = True
     """Whether nothing else explains the fault, such as a host that stood still for a moment."""
     error: str = ""
-    """Of the system, for FAILED."""
+    """Of the system, for FAILED; what was not enough, for UNTRIED."""
     round_trip: Summary | None = None
     there: Summary | None = None
     """From the start of a write by the leader until the follower sees it."""
@@ -91,9 +92,9 @@ class Trial:
         }
 
 
-def failed(access: str, error: str) -> Trial:
-    """Return the trial of a strategy that the system refused."""
-    return Trial(access, (access, access), Fault.FAILED, error=error)
+def failed(access: str, error: str, fault: Fault = Fault.FAILED) -> Trial:
+    """Return the trial of a strategy that the system refused, or that came to no end."""
+    return Trial(access, (access, access), fault, error=error)
 
 
 def judge(access: str, leader: Outcome, follower: Outcome) -> Trial:

@@ -8,6 +8,7 @@ from typing import Any
 
 import trio
 
+from .ends import note
 from .lab import Client, Lab
 
 DOCTOR = (sys.executable, "-m", "muxfs", "doctor")
@@ -24,6 +25,10 @@ async def examine(client: Client, directory: str, *options: str) -> dict[str, An
 
 GONE = 120.0
 """Seconds: twice as long as attributes of a directory may be cached (acdirmax)."""
+
+
+LIMIT = 30.0
+"""Seconds. Measuring ends after 25 (muxfs.doctor.budget); the rest is for all around it."""
 
 
 async def test_one_host(lab: Lab) -> None:
@@ -49,7 +54,10 @@ async def test_both_hosts(lab: Lab) -> None:
     async with trio.open_nursery() as nursery:
         for client in lab.clients:
             nursery.start_soon(take_part, client)
-    print(f"{lab.spec}: {trio.current_time() - start:.0f} s", json.dumps(reports[0], indent=1))
+    seconds = trio.current_time() - start
+    print(json.dumps(reports[0], indent=1))
+    note({"lab": str(lab.spec), "work": "doctor", "seconds": seconds})
+    assert seconds < LIMIT
     assert reports[0] == reports[1]
     report = reports[0]
     assert not report["one_kernel"]
