@@ -127,7 +127,8 @@ class Lab(abc.ABC):
     def place(self, kind: str) -> Path:
         """Return another shared directory, at the same path on both clients.
 
-        Kinds: "small", on a disk of 24 MiB; "squashed", where root is nobody; "readonly".
+        Kinds: "small", on a disk of 24 MiB; "squashed", where root is nobody; "readonly";
+        "late", whose attributes each client caches for a minute.
         """
         raise Unsupported(f"the lab of {self.spec} has no directory of the kind {kind!r}")
 

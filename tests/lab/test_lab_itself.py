@@ -55,8 +55,8 @@ def test_light_traffic_is_idle_for_longer_than_caches_last() -> None:
     acregmin, acdirmax = 3.0, 60.0
     pauses = list(light_pauses(600, 0))
     assert len(pauses) == 600
-    assert sum(pause > acregmin for pause in pauses) >= 5
-    assert 40 < sum(pauses) < 60
+    assert sum(pause > acregmin for pause in pauses) >= 3
+    assert 35 < sum(pauses) < 45  # and some ms a round
     assert pauses[-1] <= max(PAUSES)  # a burst comes after each
     longer = list(light_pauses(600, 65))
     assert [pause for pause in longer if pause > acdirmax] == [65.0]

@@ -29,7 +29,7 @@ PAUSES: Final = (0.0, 0.001, 0.003, 0.01, 0.0, 0.03, 0.002, 0.1, 0.0, 0.3)
 """Seconds: shorter and longer than ticks of file times (10 ms here), and than polls."""
 
 
-IDLE: Final = (1.0, 3.5, 2.0, 5.0, 1.5, 4.0, 3.1, 5.0)
+IDLE: Final = (1.0, 3.5, 2.0, 5.0, 3.1)
 """Seconds, so that attributes expire (acregmin: 3), polls become rare, and beats come (5)."""
 
 
