@@ -6,12 +6,14 @@ One file for each connection and direction. What is to be sent is appended in pi
 under a lock (lockf), with an fsync; the other side looks every 50 ms, reads what is there in
 pieces of 4 KiB under the same lock, and truncates the file. New connections are found by
 listing the directory every 50 ms. Its files are bounded here, so that a stream that is longer
-than the memory ends; and an empty `.end` file tells a half-closed connection.
+than the memory ends; and an empty `.end` file tells a half-closed connection. A reader whose
+connection is gone removes its file, which ends the writer.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -27,12 +29,29 @@ PIECE = 4096
 BOUND = 64 << 20
 
 
+def lock(descriptor: int) -> None:
+    """Wait for the lock of a file.
+
+    To the kernel a process is one owner, whatever its threads wait for: two processes whose
+    threads wait for two different files of each other look like a deadlock to it, and are none.
+    """
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno != errno.EDEADLK:
+                raise
+            time.sleep(0.001)
+        else:
+            return
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """Open a file under its lock."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    """Open a file under its lock. FileNotFoundError: its reader wants no more of it."""
+    descriptor = os.open(path, os.O_RDWR)
     try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         yield descriptor
     finally:
         os.close(descriptor)  # which unlocks it
@@ -44,39 +63,39 @@ def end_of(path: Path) -> Path:
 
 
 def write_out(connection: socket.socket, path: Path) -> None:
-    """Append what comes from a connection."""
-    ended = False
-    while not ended:
-        data = connection.recv(PIECE)
-        ended = not data
-        with locked(path) as descriptor:
-            size = os.lseek(descriptor, 0, os.SEEK_END)
-            if data:
+    """Append what comes from a connection, until that ends or nobody reads."""
+    try:
+        while data := connection.recv(PIECE):
+            with locked(path) as descriptor:
+                size = os.lseek(descriptor, 0, os.SEEK_END)
                 os.write(descriptor, data)
                 os.fsync(descriptor)
-        while size > BOUND:
-            time.sleep(POLL)
-            size = path.stat().st_size if path.exists() else 0
-    end_of(path).touch()
+            while size > BOUND:
+                time.sleep(POLL)
+                size = path.stat().st_size
+    finally:
+        if path.exists():
+            end_of(path).touch()
 
 
 def read_in(connection: socket.socket, path: Path) -> None:
-    """Send what the other side appends."""
-    while True:
-        ended = end_of(path).exists()  # before the look at what is there
-        pieces = []
-        with locked(path) as descriptor:
-            while piece := os.read(descriptor, PIECE):
-                pieces.append(piece)
-            os.ftruncate(descriptor, 0)
-        for piece in pieces:
-            connection.sendall(piece)
-        if ended and not pieces:
-            connection.shutdown(socket.SHUT_WR)
-            path.unlink()
-            end_of(path).unlink()
-            return
-        time.sleep(POLL)
+    """Send what the other side appends, until that ends or nobody takes it; remove the file."""
+    try:
+        ended, pieces = False, [b""]
+        while pieces or not ended:
+            ended = end_of(path).exists()  # before the look at what is there
+            pieces = []
+            with locked(path) as descriptor:
+                while piece := os.read(descriptor, PIECE):
+                    pieces.append(piece)
+                os.ftruncate(descriptor, 0)
+            for piece in pieces:
+                connection.sendall(piece)
+            time.sleep(POLL)
+        connection.shutdown(socket.SHUT_WR)
+    finally:
+        path.unlink(missing_ok=True)
+        end_of(path).unlink(missing_ok=True)
 
 
 Carry = Callable[[socket.socket, Path], None]
@@ -88,7 +107,7 @@ def _guarded(work: Carry, connection: socket.socket, path: Path) -> None:
 
 
 def carry(connection: socket.socket, name: Path, outgoing: str, incoming: str) -> None:
-    """Carry both directions; the readers remove the files."""
+    """Carry both directions."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     own, other = name.with_suffix(outgoing), name.with_suffix(incoming)
     writer = threading.Thread(target=_guarded, args=(write_out, connection, own), daemon=True)
@@ -104,7 +123,8 @@ def listen(directory: Path, port: int) -> None:
         while True:
             connection, _ = listener.accept()
             name = directory / uuid.uuid4().hex
-            name.with_suffix(".up").touch()
+            for suffix in (".down", ".up"):  # the one that is looked for comes last
+                name.with_suffix(suffix).touch()
             arguments = (connection, name, ".up", ".down")
             threading.Thread(target=carry, args=arguments, daemon=True).start()
 
