@@ -93,8 +93,11 @@ def curves(path: Path, panels: Sequence[Curves]) -> None:
             known = [(x, y) for x, y in zip(each.at, ys, strict=True) if y is not None]
             style = "--" if name in each.bounds else "o-"
             panel.plot(*zip(*known, strict=True), style, color=colour, label=name, markersize=3)
-        if len(each.at) > 1 and min(each.at) > 0 and max(each.at) > STEP**2 * min(each.at):
+        least = min((x for x in each.at if x > 0), default=0)
+        if max(each.at) > STEP**2 * least > 0 and min(each.at) > 0:
             panel.set_xscale("log")
+        elif max(each.at) > STEP**2 * least > 0:
+            panel.set_xscale("symlog", linthresh=least)  # which has a place for 0
         values = [y for ys in each.series.values() for y in ys if y]
         if values and max(values) > STEP**2 * min(values):
             panel.set_yscale("log")

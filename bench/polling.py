@@ -8,6 +8,7 @@ has arrived, so that what a policy makes late delays all that follows.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from trio.testing import MockClock
 import muxfs
 from bench.record import Message, load
 from bench.report import Points
+from bench.simulations import run_all
 from bench.sizes import Sizes
 from muxfs.core.polling import Pause, PollPolicy
 from muxfs.testing import MemoryFilesystem
@@ -31,6 +33,7 @@ LATENCY: Final = 0.001
 BANDWIDTH: Final = 200e6
 SMALL: Final = 64 << 10
 """Bytes up to which a message counts as one that somebody waits for."""
+AXES: Final = ("operations of the busier side [1/s]", "mean lateness [ms]")
 
 
 class Steady(PollPolicy):
@@ -191,23 +194,35 @@ async def _simulate(policy: PollPolicy, messages: Sequence[Message]) -> Outcome:
     return Outcome(statistics.fmean(replay.late), most / elapsed)
 
 
-def simulate(policy: PollPolicy, messages: Sequence[Message]) -> Outcome:
+@attrs.frozen
+class Job:
+    """One replay."""
+
+    shape: str
+    policy: str
+    most: int
+    """Messages."""
+
+    def __str__(self) -> str:
+        return f"{self.shape}, {self.policy}"
+
+
+def simulate(job: Job) -> Outcome:
     """Replay a shape in simulated time."""
-    return trio.run(_simulate, policy, messages, clock=MockClock(autojump_threshold=0))
+    messages = load(TRACES / f"{job.shape}.txt")[: job.most]
+    clock = MockClock(autojump_threshold=0)
+    return trio.run(_simulate, POLICIES[job.policy](), messages, clock=clock)
 
 
 def points(sizes: Sizes, progress: Callable[[str], None]) -> list[Points]:
     """Replay all shapes with all policies; medians of some runs, since polls are at random."""
-    drawn = []
-    for path in sorted(TRACES.glob("*.txt")):
-        messages = load(path)[: sizes.messages_replayed]
-        title = path.stem.replace("-", " ")
-        shape = Points(title, "operations of the busier side [1/s]", "mean lateness [ms]")
-        for name, make in POLICIES.items():
-            progress(f"{title}: {name}")
-            runs = [simulate(make(), messages) for _ in range(sizes.replays)]
-            late = statistics.median(run.late for run in runs)
-            operations = statistics.median(run.operations for run in runs)
-            shape.at[name] = (operations, late * 1000)
-        drawn.append(shape)
-    return drawn
+    shapes = sorted(path.stem for path in TRACES.glob("*.txt"))
+    jobs = [Job(*pair, sizes.messages_replayed) for pair in itertools.product(shapes, POLICIES)]
+    outcomes = run_all(simulate, jobs * sizes.replays, progress)
+    drawn = {shape: Points(shape.replace("-", " "), *AXES) for shape in shapes}
+    for number, job in enumerate(jobs):
+        runs = outcomes[number :: len(jobs)]
+        late = statistics.median(run.late for run in runs)
+        operations = statistics.median(run.operations for run in runs)
+        drawn[job.shape].at[job.policy] = (operations, late * 1000)
+    return list(drawn.values())

@@ -28,13 +28,14 @@ class Sizes:
     rings: tuple[int, ...] = (256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
     ring_stream: int = 256 << 20
     messages: tuple[int, ...] = tuple(4**power for power in range(12))
-    latencies: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+    latencies: tuple[float, ...] = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
     bandwidths: tuple[float, ...] = (0, 100e6, 20e6)
     """Bytes a second; 0: any."""
+    simulations: int = 3
 
     # policies of polling
     messages_replayed: int = 10_000
-    replays: int = 3
+    replays: int = 5
 
 
 QUICK = Sizes(
@@ -53,8 +54,9 @@ QUICK = Sizes(
     rings=(256 << 10, 16 << 20),
     ring_stream=16 << 20,
     messages=(1, 4096, 1 << 20),
-    latencies=(0.005,),
-    bandwidths=(100e6,),
+    latencies=(0.0, 0.02),
+    bandwidths=(0, 100e6),
+    simulations=1,
     messages_replayed=30,
     replays=1,
 )
