@@ -6,7 +6,7 @@
 
 parts:
   comparison   muxfs and its peers on the same work
-  growth       how the cost grows with streams, messages and the ring
+  growth       how the cost grows with streams, messages, the ring and batches
   latency      a simulated filesystem, by the time that an operation takes
   polling      policies of polling on recorded traffic
   startup      how long the commands take to start
@@ -16,6 +16,7 @@ What hosts with a network filesystem between them get: python -m bench.network L
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import shlex
@@ -77,9 +78,14 @@ def words(text: str) -> list[str]:
     return [word for word in text.split(",") if word]
 
 
-def make_muxfs(options: argparse.Namespace, name: str, further: Sequence[str] = ()) -> Peer:
+def make_muxfs(
+    options: argparse.Namespace,
+    name: str,
+    further: Sequence[str] = (),
+    program: Sequence[str] = peers.MUXFS,
+) -> Peer:
     """Make a peer of muxfs as the command line says."""
-    return peers.muxfs(name, options.directory, [*options.muxfs_options, *further])
+    return peers.muxfs(name, options.directory, [*options.muxfs_options, *further], program=program)
 
 
 PEERS: Mapping[str, Callable[[argparse.Namespace], Peer]] = {
@@ -128,7 +134,7 @@ class Run:
 
     def _growth(self) -> None:
         growth = Growth(self.sizes, progress, self.results.troubles)
-        self.curves["growth"] = growth.run(lambda *more: make_muxfs(self.options, *more))
+        self.curves["growth"] = growth.run(functools.partial(make_muxfs, self.options))
 
     def _latency(self) -> None:
         self.curves["latency"] = latency.curves(self.sizes, progress)

@@ -1,4 +1,4 @@
-"""How the cost grows: with open streams, with the size of messages, with the ring."""
+"""How the cost grows: with open streams, with the size of messages, of the ring and of batches."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import attrs
 
@@ -20,7 +21,8 @@ ECHOES = 200
 MESSAGE_ROUNDS = 20
 OTHERS: Mapping[str, Peer] = {"tcp": peers.direct, "ssh -L": peers.ssh("ssh -L")}
 
-
+Make = Callable[..., Peer]
+"""Makes a peer of muxfs: its name, further options, what Python runs."""
 Crowd = tuple[float | None, float | None, float | None]
 """Echo (us), one of each stream (ms), memory (MiB)."""
 
@@ -33,15 +35,20 @@ class Growth:
     progress: Callable[[str], None]
     troubles: list[str] = attrs.field(factory=list)
 
-    def run(self, muxfs: Callable[[str, Sequence[str]], Peer]) -> list[Curves]:
-        """Measure all. `muxfs` makes a peer of that name with further options."""
+    def run(self, muxfs: Make) -> list[Curves]:
+        """Measure all."""
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(service())
             running = []
-            for name, peer in {**OTHERS, "muxfs": muxfs("muxfs", ())}.items():
+            for name, peer in {**OTHERS, "muxfs": muxfs("muxfs")}.items():
                 with self._told(name):
                     running.append(stack.enter_context(peer(target)))
-            return [*self._crowds(running), self._messages(running), *self._rings(target, muxfs)]
+            return [
+                *self._crowds(running),
+                self._messages(running),
+                *self._rings(target, muxfs),
+                *self._batches(target, muxfs),
+            ]
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
@@ -110,29 +117,60 @@ class Growth:
                 times.append(time.perf_counter() - start)
         return statistics.median(times)
 
-    def _rings(
-        self, target: int, muxfs: Callable[[str, Sequence[str]], Peer]
-    ) -> tuple[Curves, Curves]:
+    def _rings(self, target: int, muxfs: Make) -> list[Curves]:
         """One stream, and an echo beside one, by the size of the ring."""
-        bulk = Curves("One stream up, by the ring (--ring)", "KiB", "MB/s", [])
-        echo = Curves("Echo under bulk up p50, by the ring", "KiB", "us", [])
+        at = [size / 1024 for size in self.sizes.rings]
+        bulk = Curves("One stream up, by the ring (--ring)", "KiB", "MB/s", at)
+        echo = Curves("Echo under bulk up p50, by the ring", "KiB", "us", at)
         shown = {"one stream up [MB/s]": bulk, "echo under bulk up p50 [us]": echo}
-        for curves in shown.values():
-            curves.at = [size / 1024 for size in self.sizes.rings]
-            curves.series = {"muxfs": []}
-        sizes = attrs.evolve(self.sizes, stream=self.sizes.ring_stream)
+
+        def work(peer: Running) -> works.Figures:
+            return {**works.up(peer, self._stream), **works.loaded_echo("up")(peer, self._stream)}
+
         for ring in self.sizes.rings:
-            self.progress(f"ring of {amount(ring)}")
-            found: dict[str, list[float]] = {name: [] for name in shown}
-            with (
-                self._told(f"ring of {amount(ring)}"),
-                muxfs("muxfs", ["--ring", str(ring)])(target) as peer,
-            ):
-                for _ in range(sizes.rounds):
-                    figures = {**works.up(peer, sizes), **works.loaded_echo("up")(peer, sizes)}
-                    for name in shown:
-                        found[name].append(figures[name])
-            for name, curves in shown.items():
-                values = found[name]
-                curves.series["muxfs"].append(statistics.median(values) if values else None)
-        return bulk, echo
+            peer = muxfs("muxfs", ["--ring", str(ring)])
+            self._point(f"ring of {amount(ring)}", peer(target), work, shown)
+        return list(shown.values())
+
+    def _batches(self, target: int, muxfs: Make) -> list[Curves]:
+        """One stream, and what it costs the ends, by the most that goes at once into the ring."""
+        at = [size / 1024 for size in self.sizes.batches]
+        bulk = Curves("One stream up, by the size of batches", "KiB", "MB/s", at)
+        cost = Curves("Processor time of both ends, by the size of batches", "KiB", "ms/GB", at)
+        shown = {"one stream up [MB/s]": bulk, "cost": cost}
+
+        def work(peer: Running) -> works.Figures:
+            before = usage.processor_time(peer)
+            figures = works.up(peer, self._stream)
+            spent = usage.processor_time(peer) - before
+            return {**figures, "cost": 1e3 * spent / (self._stream.stream / 1e9)}
+
+        for batch in self.sizes.batches:
+            peer = muxfs("muxfs", program=["-m", "bench.batches", str(batch)])
+            self._point(f"batches of {amount(batch)}", peer(target), work, shown)
+        return list(shown.values())
+
+    @property
+    def _stream(self) -> Sizes:
+        """The sizes, with a shorter stream: there are many points."""
+        return attrs.evolve(self.sizes, stream=self.sizes.growth_stream)
+
+    def _point(
+        self,
+        what: str,
+        peer: AbstractContextManager[Running],
+        work: Callable[[Running], works.Figures],
+        shown: Mapping[str, Curves],
+    ) -> None:
+        """Do a work several times with a peer of its own; add the medians to the curves."""
+        self.progress(what)
+        found: dict[str, list[float]] = {name: [] for name in shown}
+        with self._told(what), peer as running:
+            for _ in range(self.sizes.rounds):
+                figures = work(running)
+                for name in shown:
+                    found[name].append(figures[name])
+        for name, curves in shown.items():
+            values = found[name]
+            ys = curves.series.setdefault("muxfs", [])
+            ys.append(statistics.median(values) if values else None)

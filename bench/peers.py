@@ -28,6 +28,7 @@ from muxfs.sealing.files import create_key
 
 READY = 30.0
 TMPFS = Path("/dev/shm")
+MUXFS = ("-m", "muxfs")
 
 
 @attrs.frozen
@@ -211,12 +212,14 @@ def muxfs(
     parent: Path = TMPFS,
     options: Sequence[str] = (),
     *,
+    program: Sequence[str] = MUXFS,
     sealed: bool = False,
     bulk_only: bool = False,
 ) -> Peer:
     """Make a peer of `muxfs listen` and `muxfs dial` on a directory below `parent`.
 
-    `sealed`: with a key on both sides; `bulk_only`: only for works with one bulk stream.
+    `program`: what Python runs; `sealed`: with a key on both sides; `bulk_only`: only for works
+    with one bulk stream.
     """
 
     @contextlib.contextmanager
@@ -229,7 +232,7 @@ def muxfs(
             if sealed:
                 create_key(logs / "key")
             for command, arguments in (("dial", [f"127.0.0.1:{target}"]), ("listen", [forward])):
-                argv = [sys.executable, "-m", "muxfs", command, str(place / "t"), *arguments]
+                argv = [sys.executable, *program, command, str(place / "t"), *arguments]
                 log = logs / command
                 process = stack.enter_context(started([*argv, *options, *key, "--json"], log))
                 processes.append(process.pid)

@@ -26,7 +26,8 @@ class Sizes:
     # how the cost grows
     crowds: tuple[int, ...] = (1, 4, 16, 64, 256, 1000, 2000)
     rings: tuple[int, ...] = (256 << 10, 1 << 20, 4 << 20, 16 << 20, 64 << 20)
-    ring_stream: int = 256 << 20
+    batches: tuple[int, ...] = tuple((64 << 10) * 2**power for power in range(6))
+    growth_stream: int = 512 << 20
     messages: tuple[int, ...] = tuple(4**power for power in range(12))
     latencies: tuple[float, ...] = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
     bandwidths: tuple[float, ...] = (0, 100e6, 20e6)
@@ -52,7 +53,8 @@ QUICK = Sizes(
     starts=2,
     crowds=(1, 16),
     rings=(256 << 10, 16 << 20),
-    ring_stream=16 << 20,
+    batches=(64 << 10, 2 << 20),
+    growth_stream=16 << 20,
     messages=(1, 4096, 1 << 20),
     latencies=(0.0, 0.02),
     bandwidths=(0, 100e6),

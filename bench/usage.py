@@ -64,6 +64,11 @@ def memory(peer: Running) -> float:
     return max(_usage(side)["memory"] for side in peer.sides) / 2**20
 
 
+def processor_time(peer: Running) -> float:
+    """Return what both sides together have used so far, in seconds."""
+    return sum(_usage(side)["cpu"] for side in peer.sides)
+
+
 def idle(peers: Sequence[Running], seconds: float) -> dict[str, Figures]:
     """Leave all peers alone for a while; return what the busier side of each has used."""
     time.sleep(min(SETTLE, seconds))
