@@ -33,6 +33,7 @@ from bench.growth import Growth
 from bench.peers import Peer
 from bench.report import Curves, Points, Results
 from bench.sizes import QUICK, Sizes
+from muxfs.storage.filesystem import find_filesystem
 
 PARTS = ("comparison", "growth", "latency", "polling", "startup")
 
@@ -110,11 +111,16 @@ class Run:
 
     options: argparse.Namespace
     sizes: Sizes
-    machine: Mapping[str, Any] = attrs.field(factory=report.machine)
+    machine: dict[str, Any] = attrs.field(factory=report.machine)
     results: Results = attrs.field(factory=Results)
     curves: dict[str, Sequence[Curves | Points]] = attrs.field(factory=dict)
     starts: dict[str, float] = attrs.field(factory=dict)
     seconds: dict[str, float] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("directory", "disk"):
+            place = find_filesystem(str(getattr(self.options, name)))
+            self.machine[f"filesystem of --{name}"] = place.type
 
     def measure(self) -> None:
         """Do the parts that were asked for, one after the other."""
@@ -150,6 +156,7 @@ class Run:
         """Return all of it."""
         return {
             "machine": self.machine,
+            "sizes": attrs.asdict(self.sizes),
             "seconds": self.seconds,
             "comparison": self.results.as_json(),
             "startup [ms]": self.starts,

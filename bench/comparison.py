@@ -8,7 +8,7 @@ that cannot be started, or fails, is told of, and the others go on.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -72,21 +72,25 @@ class Comparison:
 
     def _rest(self, peers: Sequence[Running]) -> None:
         self.progress(f"idle for {self.sizes.idle:.0f} s")
-        for name, figures in usage.idle(peers, self.sizes.idle).items():
-            self.results.add(name, figures)
+        self._add(usage.idle(peers, self.sizes.idle))
         self.progress(f"idle for {self.sizes.idle:.0f} s, while operations are counted")
         with scratch() as place:
-            for name, figures in usage.file_operations(peers, self.sizes.idle, place).items():
-                self.results.add(name, figures)
+            self._add([usage.file_operations(peers, self.sizes.idle, place)])
         count = self.sizes.idle_streams
         able = [peer for peer in peers if peer.sides and count <= peer.most_streams]
         self.progress(f"{count} idle streams")
         found = crowds.idle_streams(able, self.sizes)
-        for peer in able:
-            if peer.name in found:
-                self.results.add(peer.name, found[peer.name])
-            else:
-                self.results.troubles.append(f"{peer.name}: {count} idle streams: failed")
+        self._add(found)
+        self.results.troubles += [
+            f"{peer.name}: {count} idle streams: failed"
+            for peer in able
+            if peer.name not in found[0]
+        ]
+
+    def _add(self, looks: Iterable[Mapping[str, usage.Figures]]) -> None:
+        for look in looks:
+            for name, figures in look.items():
+                self.results.add(name, figures)
 
     def _tell(self, peer: str, what: str, error: Exception) -> None:
         self.results.troubles.append(f"{peer}: {what}: {error or type(error).__name__}")

@@ -166,10 +166,10 @@ def small_writes(peer: Running, sizes: Sizes) -> Figures:
     }
 
 
-def idle_streams(peers: Sequence[Running], sizes: Sizes) -> dict[str, Figures]:
+def idle_streams(peers: Sequence[Running], sizes: Sizes) -> list[dict[str, Figures]]:
     """Idle streams on all peers: what they cost while they are open, and whether they still work.
 
-    A peer that cannot have as many is left out.
+    A peer that cannot have as many is left out. Returned as by `usage.idle`.
     """
     prefix = f"with {sizes.idle_streams} idle streams: "
     with contextlib.ExitStack() as stack:
@@ -179,12 +179,18 @@ def idle_streams(peers: Sequence[Running], sizes: Sizes) -> dict[str, Figures]:
                 crowd = open_crowd(peer.port, sizes.idle_streams)
                 crowds[peer.name] = stack.enter_context(crowd)
         able = [peer for peer in peers if peer.name in crowds]
-        figures: dict[str, Figures] = {}
-        for name, used in usage.idle(able, sizes.idle).items():
-            echo = statistics.median(map(round_trip, crowds[name])) * 1e6
-            figures[name] = {prefix + figure: value for figure, value in used.items()}
-            figures[name] = {**figures[name], prefix + "echo p50 [us]": echo}
-        return figures
+        looks: list[dict[str, Figures]] = [
+            {
+                name: {prefix + figure: value for figure, value in used.items()}
+                for name, used in look.items()
+            }
+            for look in usage.idle(able, sizes.idle)
+        ]
+        echoes: dict[str, Figures] = {
+            name: {prefix + "echo p50 [us]": statistics.median(map(round_trip, crowd)) * 1e6}
+            for name, crowd in crowds.items()
+        }
+        return [*looks, echoes]
 
 
 WORKS = (

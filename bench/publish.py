@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import plots
 from bench.report import BASELINE, Curves, Points, Results, markdown, number
+from bench.usage import LOOKS
 
 BEGIN = "<!-- written by python -m bench --publish -->"
 END = "<!-- end -->"
@@ -45,6 +46,11 @@ STAND_IN = (
     "connection and direction, lockf, pieces of 4 KiB, a look every 50 ms. Its bulk works are "
     "shorter."
 )
+NOT_MEASURED = (
+    "-: not measured. tcp has no process of its own; `muxfs, disk` does only the works of one bulk "
+    "stream; the stand-in looks at the files of each open connection 20 times a second, which are "
+    "too many with 1000."
+)
 
 
 def publish(
@@ -63,7 +69,8 @@ def publish(
     if results.figures and readme.exists() and BEGIN in readme.read_text():
         head, _, rest = readme.read_text().partition(BEGIN)
         _, _, tail = rest.partition(END)
-        table = f"{_machine(facts['machine'])}\n\n{markdown(_rows(results))}\n\n{STAND_IN}"
+        notes = "\n\n".join(_notes(facts, results, [row for row in ROWS if row in results.figures]))
+        table = f"{_machine(facts['machine'])}\n\n{markdown(_rows(results))}\n\n{notes}"
         readme.write_text(f"{head}{BEGIN}\n{table}\n{END}{tail}")
 
 
@@ -107,9 +114,24 @@ def _machine(machine: Mapping[str, Any]) -> str:
         "Both ends, client and server on one machine: "
         f"{machine['cores']} cores of {machine['processor']}, {machine['memory [GiB]']} GiB, "
         f"Linux {machine['kernel']}, Python {machine['python']}, trio {machine['trio']}; "
-        "mailboxes on tmpfs unless said. All peers in the same run, medians; in brackets: "
-        f"against `{BASELINE}` with its default cipher."
+        f"mailboxes on {machine['filesystem of --directory']}, those of `muxfs, disk` on "
+        f"{machine['filesystem of --disk']}. All peers in the same run, medians unless said; in "
+        f"brackets: against `{BASELINE}` with its default cipher."
     )
+
+
+def _notes(facts: Mapping[str, Any], results: Results, shown: Sequence[str]) -> Iterator[str]:
+    """Say below a table what it does not tell itself."""
+    yield STAND_IN
+    yield NOT_MEASURED
+    single = [name.partition(" [")[0] for name in shown if name in results.single()]
+    sizes = facts["sizes"]
+    if single and sizes["rounds"] > 1:
+        yield (
+            f"Medians of {sizes['rounds']} rounds, but for single runs of {', '.join(single)}. "
+            f"What is idle was left so for {sizes['idle']:.0f} s each time; memory is the median "
+            f"of {LOOKS} looks in that time."
+        )
 
 
 def _rows(results: Results) -> list[list[str]]:
@@ -132,7 +154,8 @@ def _page(
         f"Load before the run: {facts['machine']['load before']}.",
     ]
     if results.figures:
-        words += ["## muxfs and its peers", markdown(results.rows()), STAND_IN]
+        words += ["## muxfs and its peers", markdown(results.rows())]
+        words += _notes(facts, results, list(results.figures))
     words += [f"NOTE: {trouble}" for trouble in results.troubles]
     words += [f"## {title}\n\n![{title}]({file})" for file, title in shown]
     if starts:

@@ -44,6 +44,12 @@ class Results:
             return max(values)
         return statistics.median(values)
 
+    def single(self) -> list[str]:
+        """Return the figures that were measured only once."""
+        return [
+            name for name, by_peer in self.figures.items() if max(map(len, by_peer.values())) == 1
+        ]
+
     def right(self) -> bool:
         """Say whether muxfs lost no byte and no connection, and did all its work."""
         ours = [peer for peer in self.peers if peer.startswith("muxfs")]

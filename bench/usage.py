@@ -18,6 +18,9 @@ Figures = Mapping[str, float]
 SETTLE = 20.0
 """Seconds after which the polls of an idle tunnel are at their slowest."""
 
+LOOKS = 5
+"""At the memory of idle peers."""
+
 FILE_CALLS = (
     "pread64,preadv,preadv2,pwrite64,pwritev,pwritev2,openat,stat,lstat,fstat,newfstatat,statx,"
     "fsync,fdatasync,ftruncate,fallocate,unlink,unlinkat,getdents64,readlink,rename,flock,fcntl"
@@ -69,13 +72,20 @@ def processor_time(peer: Running) -> float:
     return sum(_usage(side)["cpu"] for side in peer.sides)
 
 
-def idle(peers: Sequence[Running], seconds: float) -> dict[str, Figures]:
-    """Leave all peers alone for a while; return what the busier side of each has used."""
+def idle(peers: Sequence[Running], seconds: float) -> list[dict[str, Figures]]:
+    """Leave all peers alone for a while; return what the busier side of each has used.
+
+    What they use is counted once, from begin to end; their memory is looked at several times
+    meanwhile: each look is in a dict of its own.
+    """
     time.sleep(min(SETTLE, seconds))
     measured = [peer for peer in peers if peer.sides]
     start = time.perf_counter()
     before = {peer.name: [_usage(side) for side in peer.sides] for peer in measured}
-    time.sleep(seconds)
+    looks: list[dict[str, Figures]] = []
+    for _ in range(LOOKS):
+        time.sleep(seconds / LOOKS)
+        looks.append({peer.name: {"memory of a side [MiB]": memory(peer)} for peer in measured})
     after = {peer.name: [_usage(side) for side in peer.sides] for peer in measured}
     elapsed = time.perf_counter() - start
     figures: dict[str, Figures] = {}
@@ -87,9 +97,8 @@ def idle(peers: Sequence[Running], seconds: float) -> dict[str, Figures]:
         figures[name] = {
             "idle CPU of a side [%]": max(rate["cpu"] for rate in rates) * 100,
             "idle wake-ups of a side [1/s]": max(rate["wake-ups"] for rate in rates),
-            "memory of a side [MiB]": max(used["memory"] for used in sides) / 2**20,
         }
-    return figures
+    return [figures, *looks]
 
 
 @contextlib.contextmanager
