@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -56,3 +57,26 @@ async def test_rate(target: str, autojump_clock: trio.testing.MockClock) -> None
         async with workload.bulk(session, target):
             beside = await workload.echoes(session, 5.0)
         assert beside.p50 > alone.p50
+
+
+class Standing:
+    """A session of 1 MB/s, but that nothing comes in a quarter of the first ten seconds."""
+
+    async def open_stream(self, target: str) -> Standing:
+        return self
+
+    async def receive_some(self) -> None:
+        await trio.sleep_forever()
+
+    async def abort(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def stats(self) -> SimpleNamespace:
+        now = trio.current_time()
+        return SimpleNamespace(bytes_read=1e6 * (min(now, 4.8) + max(0.0, now - 7.3)))
+
+
+async def test_a_bad_moment_does_not_count(autojump_clock: trio.testing.MockClock) -> None:
+    assert trio.current_time() == 0
+    rate = await workload.rate(Standing(), workload.SOURCE, 10.0)
+    assert rate == pytest.approx(1e6)
