@@ -7,6 +7,7 @@ port has to be the admitted user's.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import socket
 from typing import Final
@@ -49,8 +50,9 @@ async def associate(
             associations = Associations(nursery, carrier, sock, admission, MAX_TARGETS)
             relay = _Relay(sock, associations, route, client, port)
             nursery.start_soon(receive_for_ever, sock, relay.take)
-            while await connection.receive(1 << 10):  # of no meaning
-                await trio.lowlevel.checkpoint()  # a client that floods it keeps nobody waiting
+            with contextlib.suppress(OSError):  # out of the nursery it would come as a group
+                while await connection.receive(1 << 10):  # of no meaning
+                    await trio.lowlevel.checkpoint()  # a client that floods keeps nobody waiting
             nursery.cancel_scope.cancel()
     connection.close()
 

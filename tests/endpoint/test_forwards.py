@@ -169,6 +169,19 @@ async def udp_echo() -> AsyncIterator[int]:
     sock.close()
 
 
+async def until_free(relay: tuple[str, int]) -> None:
+    """Wait until nobody has the UDP port any more."""
+    with trio.fail_after(60):
+        while True:
+            try:
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                    probe.bind(relay)
+            except OSError:
+                await trio.sleep(0.01)
+            else:
+                return
+
+
 async def test_udp_associate_with_two_targets_on_one_association() -> None:
     async with udp_echo() as one, udp_echo() as other, both() as (near, log, _, _):
         control = await connect(await reach(near, "0", Kind.DYNAMIC))
@@ -189,15 +202,21 @@ async def test_udp_associate_with_two_targets_on_one_association() -> None:
                     assert data == header + b"%d:hello" % port
             # the association lives as long as the connection
             await control.aclose()
-            with trio.fail_after(60):
-                while True:
-                    try:
-                        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                            probe.bind(relay)
-                        break
-                    except OSError:
-                        await trio.sleep(0.01)
+            await until_free(relay)
         assert not [event for event in log.events if isinstance(event, Refused)]
+
+
+async def test_a_client_that_is_killed_ends_its_association_and_nothing_else() -> None:
+    async with both() as (near, _, _, _):
+        bound = await reach(near, "0", Kind.DYNAMIC)
+        control = await connect(bound)
+        await control.send_all(b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6))
+        answer = await receive_exactly(control, 12)
+        reset(control)
+        await until_free(("127.0.0.1", int.from_bytes(answer[10:], "big")))
+        async with await connect(bound) as another:
+            await another.send_all(b"\x05\x01\x00")
+            assert await receive_exactly(another, 2) == b"\x05\x00"
 
 
 async def test_a_flood_on_the_connection_of_an_association_lets_other_tasks_run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
@@ -309,6 +311,28 @@ async def test_what_idle_sessions_cost(
         before = dial.slots.operations()
         await trio.sleep(900)  # many times of all that is done now and then
         assert (dial.slots.operations() - before) / 900 <= most
+
+
+async def test_a_read_that_fails_once_a_listener_is_gone_is_no_harm_to_others(
+    autojump_clock: MockClock,
+) -> None:
+    async def failing(offset: int, length: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    async with playing() as (nursery, tunnel):
+        dial = await start(nursery, tunnel, "dial")
+        listen = await start(nursery, tunnel, "listen")
+        passing = await start(nursery, tunnel, "listen")
+        await trio.sleep(60)
+        await passing.leave()
+        await trio.sleep(UNUSED - 5)
+        assert dial.numbers == [0, 1]
+        for number, storage in dial.slots.storages:
+            if number == 1:
+                storage.reader.read = failing  # type: ignore[method-assign]
+        await trio.sleep(30)
+        assert dial.numbers == [0]
+        await check(listen, dial, 0)
 
 
 async def test_a_bound_of_operations_is_of_all_sessions_together(autojump_clock: MockClock) -> None:
