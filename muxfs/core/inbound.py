@@ -206,14 +206,15 @@ class ReceiveRing:
             return None
         return self._guess_ahead() if self.guesses else self._look_beside()
 
-    def _rest_of_batch(self, fresh: bool) -> Piece:
+    def _rest_of_batch(self, fresh: bool) -> Piece | None:
         self.incomplete = False
         start = self.position + len(self._kept)
         end = self.position + self._wanted
         follows = self.speculate and not self.guesses and self._known - start >= LEAST_AHEAD
         if follows or not fresh:
             end = self._known  # the place of the next one is looked at beside it, or later
-        return self._begin(start, end - start)
+        # nothing is known yet of what follows a PAD
+        return self._begin(start, end - start) if end > start else None
 
     def _guess_ahead(self) -> Piece | None:
         if self._pieces:

@@ -497,6 +497,20 @@ def test_a_poll_ends_though_more_and_more_comes() -> None:
     assert short.inbound.next_piece(fresh=False) is None
 
 
+def test_nothing_is_read_for_a_poll_that_is_to_end_after_a_pad() -> None:
+    ring = Ring()
+    ring.out.position = ring.out.acknowledged = ring.inbound.position = CAPACITY - 4 * PAGE
+    frames = [ring.write(2 * PAGE)]
+    ring.put(*ring.out.encode_pad(0))
+    assert ring.read() == []
+    rest = ring.inbound.next_piece()
+    assert rest is not None
+    assert ring.end(ring.begin(rest)) == [*frames, b""]
+    assert ring.inbound.next_piece(fresh=False) is None
+    frames = [ring.write(100)]
+    assert ring.read_all() == frames
+
+
 def test_what_is_worth_guessing() -> None:
     times = ReadTimes()
     assert times.worth_guessing < WORTH_GUESSING
