@@ -14,6 +14,11 @@ import attrs
 
 MAX_WINDOW: Final = 16 << 20
 SESSION_BUDGET: Final = 64 << 20
+SHARE: Final = 4
+"""A window grows by no more than what is left of the budget divided by this, as queues do that
+share a buffer (dynamic thresholds, Choudhury and Hahne 1998): a window never shrinks while its
+stream lives, and four streams that once carried bulk would leave nothing for later ones."""
+
 MOST_HELD_BACK: Final = 1 << 20
 """Bytes taken until credit is given for them. With half of a large window, a stream over a slow
 filesystem gets half of what its window and the ring would let through."""
@@ -32,8 +37,8 @@ class WindowBudget:
     room: int = SESSION_BUDGET
 
     def take(self, size: int) -> bool:
-        """Take `size` bytes if there is room for all of them."""
-        if size > self.room:
+        """Take `size` bytes if that leaves enough for others."""
+        if SHARE * size > self.room:
             return False
         self.room -= size
         return True

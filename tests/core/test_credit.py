@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from muxfs.core.credit import LEAST_TURN, MAX_WINDOW, ROUND_TRIPS, ReceiveWindow, WindowBudget
+from muxfs.core.credit import (
+    LEAST_TURN,
+    MAX_WINDOW,
+    ROUND_TRIPS,
+    SHARE,
+    ReceiveWindow,
+    WindowBudget,
+)
 
 ROUND_TRIP = 1.0
 SLOW = 10 * ROUND_TRIPS * ROUND_TRIP
@@ -55,12 +62,24 @@ def test_windows_grow_to_their_limit() -> None:
 
 
 def test_the_budget_limits_all_windows_together_and_gets_back_what_grew() -> None:
-    budget = WindowBudget(1500)
+    budget = WindowBudget(SHARE * 1000 + 500)
     one, two = ReceiveWindow(budget, 1000), ReceiveWindow(budget, 1000)
     one.consume(500, ROUND_TRIP, ROUND_TRIP)
     two.consume(500, ROUND_TRIP, ROUND_TRIP)
-    assert (one.size, two.size, budget.room) == (2000, 1000, 500)
+    assert (one.size, two.size, budget.room) == (2000, 1000, SHARE * 1000 - 500)
     one.release()
-    assert budget.room == 1500
+    assert budget.room == SHARE * 1000 + 500
     one.release()
-    assert budget.room == 1500
+    assert budget.room == SHARE * 1000 + 500
+
+
+def test_streams_that_once_carried_bulk_leave_room_for_later_ones() -> None:
+    budget = WindowBudget()
+    windows = [ReceiveWindow(budget, 64 << 10) for _ in range(10)]
+    for it in windows:  # one after the other, and idle since
+        for second in range(100):
+            it.consume(it.limit - it.consumed, float(second), ROUND_TRIP)
+    sizes = [it.size for it in windows]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == MAX_WINDOW
+    assert sizes[-1] >= 16 * (64 << 10)
