@@ -36,6 +36,7 @@ from muxfs.storage.access import (
     revalidate,
     write_all,
 )
+from muxfs.storage.access.buffers import MANY, SMALL
 
 from .conftest import os_error
 
@@ -450,3 +451,22 @@ def test_buffers_are_used_again_but_never_shared() -> None:
         assert third[0] in (1, 2)
     with pool.borrow(1 << 20) as large:
         assert len(large) == 1 << 20
+
+
+def test_large_buffers_are_given_back_when_only_small_ones_are_lent() -> None:
+    pool = BufferPool()
+
+    def kept(count: int) -> list[int]:
+        """Lengths of the buffers that are there after so many small loans."""
+        for _ in range(count):
+            with pool.borrow(ALIGNMENT):
+                pass
+        return sorted(map(len, pool._free))
+
+    with pool.borrow(100), pool.borrow(1 << 20), pool.borrow(2 << 20):
+        pass
+    assert kept(MANY - 1) == [SMALL, 1 << 20, 2 << 20]
+    assert kept(1) == [SMALL]
+    with pool.borrow(1 << 20):
+        assert kept(MANY) == [SMALL]
+    assert kept(MANY) == [SMALL]
