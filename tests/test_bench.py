@@ -20,6 +20,7 @@ from bench import __main__, fileforward, latency, network, polling, report, simu
 from bench.sizes import QUICK, Sizes
 from muxfs.core import wire
 
+ROOT = Path(__file__).parents[1]
 MODULES = sorted(module.name for module in pkgutil.iter_modules(bench.__path__))
 SERVERS = [latency.Server(0.0, 0), latency.Server(0.0, 20e6)]
 
@@ -60,7 +61,8 @@ def test_batches_are_bounded() -> None:
         "from bench.batches import bound; from muxfs import SessionConfig; "
         "bound(65536); print(SessionConfig().engine_config().max_batch)"
     )
-    run = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    argv = [sys.executable, "-c", asked]
+    run = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert int(run.stdout) == wire.MIN_MAX_BATCH
     assert min(Sizes().batches) == wire.MIN_MAX_BATCH
     assert max(Sizes().batches) == wire.DEFAULT_MAX_BATCH
