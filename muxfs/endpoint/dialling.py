@@ -58,6 +58,8 @@ class _Slot:
     blocks: Blocks = CHECKSUM_BLOCKS
     """What its listener's file is read with."""
     open: bool = False
+    scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    """Cancelled when the end is to end: of the opening, and then of what the session is for."""
     free: bool = False
     """Whether a new listener would take it."""
     life: PreviousLife | None = None
@@ -101,13 +103,14 @@ class DiallingSide:
                 watching = trio.CancelScope()
                 nursery.start_soon(self._watch, first, nursery, watching)
                 await self.leaving.wait()
-                watching.cancel()  # sessions that are open see for themselves
+                watching.cancel()
 
         await self.serve(0, self.config, until)
 
     async def _watch(
         self, first: Session, nursery: trio.Nursery, watching: trio.CancelScope
     ) -> None:
+        """Look for listeners, and serve them in the nursery, until `watching` is cancelled."""
         slots = [_Slot(number) for number in range(1, self.most)]
         try:
             with watching:
@@ -125,6 +128,8 @@ class DiallingSide:
                     quiet = trio.current_time() - changed > QUIET_AFTER
                     await trio.sleep(QUIET_LOOK if quiet else LOOK)
         finally:
+            for slot in slots:
+                slot.scope.cancel()
             with trio.CancelScope(shield=True):
                 for slot in slots:
                     await slot.forget_storage()
@@ -142,6 +147,7 @@ class DiallingSide:
                 continue
             if await self._look(slot):
                 slot.open = found = True
+                slot.scope = trio.CancelScope()
                 nursery.start_soon(self._serve_slot, slot)
             one_is_free = one_is_free or slot.free
         return found
@@ -171,22 +177,17 @@ class DiallingSide:
         """Serve a session until nobody uses it; nothing that goes wrong is for the others."""
 
         async def until(session: Session) -> None:
-            async with trio.open_nursery() as nursery:
-
-                async def leave() -> None:
-                    await self.leaving.wait()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(leave)
+            with trio.CancelScope() as slot.scope:  # what is open ends in good order
                 await _until_unused(session)
                 with contextlib.suppress(OSError):  # in a nursery it would end all sessions
                     slot.life = await _listener(session.storage, slot.blocks)
-                nursery.cancel_scope.cancel()
 
         await slot.forget_storage()
         try:
             # the end that this one took the tunnel over from is about to leave this one, too
-            await self.serve(slot.number, attrs.evolve(self.config, takeover=False), until)
+            config = attrs.evolve(self.config, takeover=False)
+            with slot.scope:
+                await self.serve(slot.number, config, until)
         except AlreadyRunning:
             slot.life = None
         except (OSError, MuxfsError) as error:

@@ -20,6 +20,7 @@ from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
 from muxfs.endpoint.events import SessionChange, SessionMoved
 from muxfs.errors import SessionError, StreamRefused
 from muxfs.info import Established, Lost
+from muxfs.storage.base import Storage
 from tests.endpoint.tunnel import MemorySlots, MemoryTunnel
 from tests.forwards.harness import Log
 
@@ -283,6 +284,35 @@ async def test_a_listener_that_is_taken_over_ends(autojump_clock: MockClock) -> 
                 await start(nursery, tunnel, "listen", session=takeover)
                 await trio.sleep_forever()
         assert caught.value.code is Code.SUPERSEDED
+
+
+async def test_a_session_that_is_only_being_opened_keeps_no_end_from_ending(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its server hangs, or is slow to fill a large mailbox."""
+
+    async def hang(*_: object) -> bytes:
+        await trio.sleep_forever()
+        return b""
+
+    def hanging(number: int) -> Storage:
+        made = storage(number)
+        if number:
+            made.writer.prepare = hang  # type: ignore[method-assign]
+        return made
+
+    async with playing() as (nursery, tunnel):
+        slots = tunnel.slots("dial")
+        storage = slots.storage
+        monkeypatch.setattr(slots, "storage", hanging)
+        with trio.fail_after(60):
+            async with open_endpoint(EndpointConfig("dial", slots, CONFIG), Log()) as dial:
+                await dial.start()
+                listens = [await start(nursery, tunnel, "listen") for _ in range(2)]
+                await trio.sleep(QUIET_LOOK)
+                assert [slot for slot, _ in slots.storages].count(1) == 2  # looked at, and opened
+                assert list(dial.sessions.by_number) == [0]
+        assert [listen.numbers for listen in listens] == [[0], [1]]
 
 
 async def test_events_name_the_session(autojump_clock: MockClock) -> None:
