@@ -10,9 +10,10 @@ their incarnations; the one that has to leave takes the next.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import trio
@@ -31,6 +32,11 @@ Serve: TypeAlias = Callable[
     [int, SessionConfig, Callable[[Session], Awaitable[None]]], Awaitable[None]
 ]
 """Opens the session of that number and serves it until the last argument returns."""
+
+PATIENCE: Final = 60.0
+"""Seconds for which an end that has lost its session to another one tries again what fails."""
+RETRY: Final = 1.0
+"""Seconds between tries."""
 
 
 @attrs.define
@@ -51,14 +57,22 @@ class ListeningSide:
 
         Raises AlreadyRunning if all are in use; SessionError; OSError, MuxfsError.
         """
-        takeover = self.config.takeover
+        takeover, patient_until = self.config.takeover, -math.inf
+        lost: SessionError | None = None
         while not self.leaving.is_set():
             try:
+                if lost is not None:
+                    await self._move_on(lost)
+                    lost = None
                 await self._serve_one(takeover, opened)
             except SessionError as error:
-                if error.code is not Code.SUPERSEDED or await self._is_told_to_end():
+                if error is lost or error.code is not Code.SUPERSEDED:
                     raise
-                self.report(SessionMoved(self._number))
+                lost, patient_until = error, trio.current_time() + PATIENCE
+            except OSError:  # of the file server, or no thread: it may pass
+                if trio.current_time() >= patient_until:
+                    raise
+                await trio.sleep(RETRY)
             takeover = False
 
     async def _serve_one(self, takeover: bool, opened: Callable[[], None]) -> None:
@@ -112,9 +126,12 @@ class ListeningSide:
         config = await prepared(self.slots, number, self.config)
         return await occupancy.last_life(self.slots.storage(number), Role.LISTEN, config.blocks())
 
-    async def _is_told_to_end(self) -> bool:
+    async def _move_on(self, lost: SessionError) -> None:
+        """Raise `lost` if the other one took over from this process on purpose."""
         life = await self._last_life(self._number)
-        return life is not None and occupancy.names_this(life)
+        if life is not None and occupancy.names_this(life):
+            raise lost
+        self.report(SessionMoved(self._number))
 
 
 async def find_rival(

@@ -13,8 +13,12 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from muxfs import AlreadyRunning, Session, SessionConfig
+from muxfs import AlreadyRunning, Session, SessionConfig, occupancy
+from muxfs.core import wire
+from muxfs.core.link import PreviousLife
+from muxfs.core.proof import Blocks
 from muxfs.core.wire import Code
+from muxfs.endpoint import listening
 from muxfs.endpoint.dialling import QUIET_LOOK, UNUSED
 from muxfs.endpoint.endpoint import Endpoint, EndpointConfig, open_endpoint
 from muxfs.endpoint.events import SessionChange, SessionMoved
@@ -225,6 +229,49 @@ async def test_listeners_that_start_at_the_same_instant(
         for listen in listens:
             (number,) = listen.numbers
             await check(listen, dial, number)
+
+
+@pytest.mark.parametrize("seconds", [0.5 * listening.PATIENCE, 2 * listening.PATIENCE])
+async def test_a_listener_that_has_to_move_on_while_its_server_fails(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """It goes on with its clients, unless that lasts."""
+    look, fails = occupancy.last_life, False
+
+    async def last_life(storage: Storage, role: wire.Role, blocks: Blocks) -> PreviousLife | None:
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return await look(storage, role, blocks)
+
+    monkeypatch.setattr(occupancy, "last_life", last_life)
+    ends: list[Endpoint] = []
+    failures: list[BaseException] = []
+
+    async def listen() -> None:
+        config = EndpointConfig("listen", tunnel.slots("listen"), CONFIG)
+        try:
+            async with open_endpoint(config, Log()) as endpoint:
+                await endpoint.start()
+                ends.append(endpoint)
+                await trio.sleep_forever()
+        except OSError as error:
+            failures.append(error)
+
+    async with playing() as (nursery, tunnel):
+        for _ in range(2):
+            nursery.start_soon(listen)
+        while len(ends) < 2:  # noqa: ASYNC110  (the clock is simulated)
+            await trio.sleep(0.01)
+        assert [list(end.sessions.by_number) for end in ends] == [[0], [0]]
+        fails = True
+        await trio.sleep(seconds)
+        fails = False
+        await trio.sleep(2 * listening.RETRY)
+        numbers = [number for end in ends for number in end.sessions.by_number]
+        if seconds < listening.PATIENCE:
+            assert (sorted(numbers), failures) == ([0, 1], [])
+        else:
+            assert (numbers, [type(failure) for failure in failures]) == ([0], [OSError])
 
 
 async def test_dial_is_restarted(autojump_clock: MockClock) -> None:
