@@ -25,7 +25,7 @@ class Extreme:
 
     def best(self, greatest: bool) -> float | None:
         """Return the greatest or smallest of one to two periods; None before the first."""
-        known = [value for value in (self.current, self.previous) if value is not None]
-        if not known:
-            return None
-        return max(known) if greatest else min(known)
+        current, previous = self.current, self.previous
+        if current is None or previous is None:
+            return current
+        return max(current, previous) if greatest else min(current, previous)

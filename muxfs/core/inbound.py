@@ -249,8 +249,9 @@ class ReceiveRing:
 
     def _start_over(self) -> None:
         """Let go what was asked for."""
-        self._let_go += sum(piece.data is None for piece in self._pieces)
-        self._pieces.clear()
+        if self._pieces:
+            self._let_go += sum(piece.data is None for piece in self._pieces)
+            self._pieces.clear()
         self._kept = b""
         self._known = self._asked = self.position
         self._missed = False
@@ -361,6 +362,8 @@ class ReceiveRing:
         """
         self._start_over()
         found, self._stopped_at = self.position - self._stopped_at, self.position
+        if not self.speculate:
+            return
         if found:
             likely = min(found + PAGE, max(self._guess, PIECE), self.times.worth_guessing)
             # of a batch that needs a second read anyway only the header is looked for; of several
@@ -369,7 +372,7 @@ class ReceiveRing:
             self._misses = 0
         else:
             self._misses += 1
-        if self.speculate and self._misses <= MISSES:
+        if self._misses <= MISSES:
             self._wanted = self._guess
 
     def _header(self, view: memoryview, position: int) -> BatchHeader | None:

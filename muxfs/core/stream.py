@@ -153,7 +153,8 @@ class SendHalf:
         """Whether a frame of this half could go out now, as far as credit goes."""
         if self.queued:
             return self.limit > self.offset
-        return self.state in _ENDING_STATES
+        # a set would hash the state, which Enum does in Python: four times for each message
+        return self.state is SendState.FINISHING or self.state is SendState.RESETTING
 
     @property
     def ready(self) -> int:
@@ -190,9 +191,6 @@ class SendHalf:
         self.budget.queued -= self.queued - kept
         self._queue, self.queued = deque(pieces), kept
         self.offset = offset
-
-
-_ENDING_STATES: Final = frozenset((SendState.FINISHING, SendState.RESETTING))
 
 
 @attrs.define(eq=False)

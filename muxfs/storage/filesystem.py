@@ -63,9 +63,11 @@ class Filesystem:
     options: tuple[str, ...] = ()
     """Mount options, the mount's own first, then the superblock's; each once."""
 
-    @property
-    def choice(self) -> Choice:
-        """How mailboxes are read and written there at first."""
+    choice: Choice = attrs.field(init=False, eq=False, repr=False)
+    """How mailboxes are read and written there at first."""
+
+    @choice.default
+    def _choose(self) -> Choice:
         return choice_for(self.type, self.source)
 
     @property
