@@ -6,6 +6,8 @@ before anything is read by them.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import stat
 import struct
@@ -16,6 +18,7 @@ from typing import Final, ParamSpec, TypeVar
 import attrs
 
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
+from muxfs.cli.patience import Answers, Unanswered
 from muxfs.cli.seals import blocks_for, remark
 from muxfs.core import wire
 from muxfs.core.link import proven_birth
@@ -42,6 +45,7 @@ from muxfs.units import amount, span
 
 DATA_ERROR: Final = os.EX_DATAERR
 PIECE: Final = 1 << 20
+_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 MAX_FRAMES_SHOWN: Final = 40
 
 P = ParamSpec("P")
@@ -69,21 +73,24 @@ class Found:
 
 def explain(path: str, *, batches: int, key: Key | None = None) -> int:
     """Print what is in a file; the last `batches` of its ring, 0 for all. Raises Failure."""
+    answers = Answers()
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = answers.of(path, lambda: os.open(path, _FLAGS))
     except OSError as error:
         raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
+    file = _File(path, descriptor, answers)
     try:
-        found = _tried(os.fstat, descriptor)
+        found = file.asked(os.fstat, descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise Failure(f"{path} is not a file", NO_INPUT)
         blocks = blocks_for(key, os.path.dirname(os.path.abspath(path)))
-        return _explain_open(descriptor, path, found.st_size, batches, blocks)
+        return _explain_open(file, found.st_size, batches, blocks)
     except _Unreadable as failed:
         why = failed.error
         raise Failure(f"cannot read {path}: {why.strerror}", exit_code_of(why)) from why
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(Unanswered):
+            answers.of(path, lambda: os.close(descriptor))
 
 
 class _Unreadable(Exception):
@@ -94,15 +101,36 @@ class _Unreadable(Exception):
         self.error = error
 
 
-def _tried(call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-    try:
-        return call(*args, **options)
-    except OSError as error:
-        raise _Unreadable(error) from error
+@attrs.define
+class _File:
+    """An open file, read in large pieces: each waits for its server in a thread of its own."""
+
+    path: str
+    descriptor: int
+    answers: Answers
+    _piece: bytes = b""
+    _start: int = 0
+
+    def read(self, length: int, offset: int) -> bytes:
+        """Read so many bytes, less at the end of the file. Raises _Unreadable, Unanswered."""
+        if not self._start <= offset <= offset + length <= self._start + len(self._piece):
+            whole = max(length, PIECE)
+            self._piece = self.asked(os.pread, self.descriptor, whole, offset)
+            self._start = offset
+        at = offset - self._start
+        return self._piece[at : at + length]
+
+    def asked(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Call something that may hang. Raises _Unreadable, Unanswered."""
+        try:
+            return self.answers.of(self.path, functools.partial(call, *args, **options))
+        except OSError as error:
+            raise _Unreadable(error) from error
 
 
-def _explain_open(descriptor: int, path: str, size: int, batches: int, blocks: Blocks) -> int:
-    head = _tried(os.pread, descriptor, wire.HEAD_LENGTH, 0)
+def _explain_open(file: _File, size: int, batches: int, blocks: Blocks) -> int:
+    path = file.path
+    head = file.read(wire.HEAD_LENGTH, 0)
     print(f"{printable(path)}: {size} bytes")
     birth = _print_birth(head, blocks)
     named = Role.LISTEN if os.path.basename(path) == Role.LISTEN.file_name else Role.DIAL
@@ -112,8 +140,8 @@ def _explain_open(descriptor: int, path: str, size: int, batches: int, blocks: B
     if birth and size < start + birth.capacity:
         print(f"\nthe file is shorter than its ring: {start + birth.capacity} bytes are due")
     epoch = _current_epoch(birth, newest)
-    found = list(scan(descriptor, start, end, birth.capacity if birth else None, epoch))
-    _print_ring(descriptor, found, epoch, batches)
+    found = list(scan(file, start, end, birth.capacity if birth else None, epoch))
+    _print_ring(file, found, epoch, batches)
     return 0 if birth or newest or any(batch.whole for batch in found) else DATA_ERROR
 
 
@@ -227,15 +255,15 @@ def _current_epoch(birth: Birth | None, status: Status | None) -> int | None:
 
 
 def scan(
-    descriptor: int, start: int, end: int, capacity: int | None, epoch: int | None
+    file: _File, start: int, end: int, capacity: int | None, epoch: int | None
 ) -> Iterator[Found]:
     """Find batches, whole ones and broken ones of `epoch`, in the order of their offsets."""
     skip_to = start
-    for offset in _candidates(descriptor, start, end):
+    for offset in _candidates(file, start, end):
         if offset < skip_to:
             continue  # inside of a batch: what streams carry may look like anything
-        head = _tried(os.pread, descriptor, BATCH_HEADER, offset)
-        found = _examine(descriptor, head, offset, end)
+        head = file.read(BATCH_HEADER, offset)
+        found = _examine(file, head, offset, end)
         if found is None:
             continue
         in_place = capacity is None or found.position % capacity == offset - start
@@ -248,9 +276,9 @@ def scan(
             yield found
 
 
-def _candidates(descriptor: int, start: int, end: int) -> Iterator[int]:
+def _candidates(file: _File, start: int, end: int) -> Iterator[int]:
     for base in range(start, end, PIECE):
-        piece = _tried(os.pread, descriptor, min(PIECE, end - base), base)
+        piece = file.read(min(PIECE, end - base), base)
         at = piece.find(BATCH_MAGIC)
         while at >= 0:
             if at % ALIGNMENT == 0:
@@ -259,7 +287,7 @@ def _candidates(descriptor: int, start: int, end: int) -> Iterator[int]:
             at = piece.find(BATCH_MAGIC, at + 1)
 
 
-def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | None:
+def _examine(file: _File, head: bytes, offset: int, end: int) -> Found | None:
     if len(head) < BATCH_HEADER:
         return None
     epoch, position = _MARKER.unpack_from(head, wire.MARKER_OFFSET)
@@ -268,7 +296,7 @@ def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | Non
         return None
     length = header.length
     fits = length <= min(wire.MAX_MAX_BATCH, end - offset)
-    data = _tried(os.pread, descriptor, length, offset) if fits and not header.sealed else b""
+    data = file.read(length, offset) if fits and not header.sealed else b""
     whole = fits and len(data) == length and wire.verify_batch(memoryview(data))
     return Found(
         offset,
@@ -283,7 +311,7 @@ def _examine(descriptor: int, head: bytes, offset: int, end: int) -> Found | Non
     )
 
 
-def _print_ring(descriptor: int, found: list[Found], epoch: int | None, most: int) -> None:
+def _print_ring(file: _File, found: list[Found], epoch: int | None, most: int) -> None:
     name = f"{epoch:016x}" if epoch is not None else "unknown, since no peer is known"
     print(f"\nring, current epoch {name}")
     others = Counter(batch.epoch for batch in found if batch.epoch != epoch)
@@ -300,10 +328,10 @@ def _print_ring(descriptor: int, found: list[Found], epoch: int | None, most: in
     elif not current:
         _line("batches", "none")
     for batch in shown:
-        _print_batch(descriptor, batch)
+        _print_batch(file, batch)
 
 
-def _print_batch(descriptor: int, batch: Found) -> None:
+def _print_batch(file: _File, batch: Found) -> None:
     kind = "the rest of the ring is skipped" if batch.pad else _frames(batch.frame_count)
     print(
         f"  position {batch.position} at offset {batch.offset}: "
@@ -315,7 +343,7 @@ def _print_batch(descriptor: int, batch: Found) -> None:
     if not batch.whole:
         print("    not whole: its checksum does not hold (torn, or overwritten)")
         return
-    data = _tried(os.pread, descriptor, batch.length, batch.offset)
+    data = file.read(batch.length, batch.offset)
     try:
         frames = wire.decode_frames(memoryview(data)[BATCH_HEADER:], batch.frame_count)
         for number, frame in enumerate(frames):

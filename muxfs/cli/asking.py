@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from muxfs.cli.failures import IO_ERROR, NO_PERMISSION, PROTOCOL, UNAVAILABLE, USAGE, Failure
+from muxfs.cli.patience import Answers, Unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +18,24 @@ _EXIT_CODES = {
     "BROKEN": IO_ERROR,
     "PROTOCOL": PROTOCOL,
 }
+
+
+def real_path(path: str, *roles: str) -> str:
+    """Return the real path of a tunnel, by which its ends on this host are known.
+
+    Where its filesystem does not answer: the path itself, if an end of these roles has that.
+    Raises Unanswered.
+    """
+    from muxfs.control import client  # noqa: PLC0415  (start-up time)
+
+    try:
+        return Answers().of(path, lambda: os.path.realpath(path))
+    except Unanswered:
+        for role in roles:
+            for end in client.find(path, role):
+                end.close()
+                return path
+        raise
 
 
 def check_version(end: End) -> None:

@@ -16,9 +16,10 @@ import trio
 from muxfs.blocking import in_thread
 from muxfs.cli import hints, tunnel
 from muxfs.cli.diagnosis import finding_lines, report_lines
-from muxfs.cli.failures import IO_ERROR, NO_INPUT, OK, UNAVAILABLE, Failure, exit_code_of
+from muxfs.cli.failures import NO_INPUT, OK, UNAVAILABLE, Failure, exit_code_of
 from muxfs.cli.layout import Paper
 from muxfs.cli.output import LiveLine
+from muxfs.cli.patience import Unanswered
 from muxfs.cli.settings import capacity
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
@@ -232,11 +233,7 @@ async def _run(consultation: Consultation) -> int:
     if failure is not None:
         raise failure
     if code is None:
-        words = (
-            f"a call to {consultation.tunnel.path} does not return: its file server hangs, or "
-            "cannot be reached"
-        )
-        raise Failure(words, IO_ERROR)
+        raise Unanswered(consultation.tunnel.path)
     return code
 
 

@@ -32,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is in the file."""
-    from muxfs.cli import anatomy, seals  # noqa: PLC0415  (start-up time)
-    from muxfs.cli.patience import interruptibly  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import anatomy, patience, seals  # noqa: PLC0415  (start-up time)
 
-    def explain() -> int:
-        batches = max(0, args.batches)
-        return anatomy.explain(args.file, batches=batches, key=seals.key(args.key_file))
-
-    return interruptibly(explain)
+    key = seals.key(args.key_file, limit=patience.STILL)
+    return anatomy.explain(args.file, batches=max(0, args.batches), key=key)

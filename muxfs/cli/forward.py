@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import TYPE_CHECKING
 
 from muxfs.cli.arguments import FORWARDS_HELP, add_forward_options
@@ -78,12 +77,12 @@ def _lines(found: list[Message], cancelled: bool) -> list[str]:
 
 def _choose(args: argparse.Namespace) -> End:
     """Find the end that is meant. Raises Failure."""
-    from muxfs.cli import tunnel  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import asking, tunnel  # noqa: PLC0415  (start-up time)
     from muxfs.control import client  # noqa: PLC0415
 
     path = tunnel.resolve(args.tunnel).path
     roles = (args.side,) if args.side else ("listen", "dial")
-    real = os.path.realpath(path)
+    real = asking.real_path(path, *roles)
     ends = [end for role in roles for end in client.find(real, role)]
     meant = [end for end in ends if args.pid in {None, end.pid}]
     for end in ends:

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from datetime import date  # noqa: PLC0415
 
     from muxfs.cli.failures import Failure  # noqa: PLC0415
+    from muxfs.cli.patience import Answers  # noqa: PLC0415
     from muxfs.errors import UnusableKey, printable  # noqa: PLC0415
     from muxfs.sealing.files import create_key  # noqa: PLC0415
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if comment is None:
         comment = f"{socket.gethostname()} {date.today().isoformat()}"
     try:
-        key = create_key(args.file, comment)
+        key = Answers().of(args.file, lambda: create_key(args.file, comment))
     except UnusableKey as error:
         raise Failure(str(error), error.exit_code) from error
     name = printable(args.file)

@@ -24,6 +24,7 @@ from muxfs.cli.failures import OK, UNAVAILABLE, Failure, exit_code_of
 from muxfs.cli.heap import keep_freed_memory, spare_the_collector
 from muxfs.cli.layout import columns
 from muxfs.cli.output import LiveLine
+from muxfs.cli.patience import STILL, Unanswered
 from muxfs.cli.signals import Stop
 from muxfs.cli.tunnel import Tunnel
 from muxfs.config import SessionConfig
@@ -154,7 +155,7 @@ async def _partner(measurement: Measurement) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _met(measurement: Measurement) -> AsyncIterator[tuple[Meeting, str]]:
     """Meet the other one; give the directory of the session, which is removed at the end."""
-    made = await in_thread(_enter, measurement)
+    made = await _entered(measurement)
     directory, probes = "", None
     try:
         probes = await in_thread(ProbeDirectory, measurement.place, measurement.patience)
@@ -169,6 +170,12 @@ async def _met(measurement: Measurement) -> AsyncIterator[tuple[Meeting, str]]:
         measurement.patience.halt()
         with trio.move_on_after(ENDING, shield=True):
             await in_thread(_clean_up, probes, directory, [*made, measurement.place])
+
+
+async def _entered(measurement: Measurement) -> list[str]:
+    with trio.move_on_after(STILL):
+        return await in_thread(_enter, measurement)
+    raise Unanswered(measurement.tunnel.path)
 
 
 def _enter(measurement: Measurement) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+import attrs
+
 from muxfs.control import client, protocol
 from muxfs.errors import printable
 from muxfs.slurm import queue
@@ -37,21 +39,37 @@ def jobs_of_tunnels(names: Iterable[str]) -> tuple[dict[str, Job], str]:
     return {name: known[number] for name, number in numbers.items()}, ""
 
 
-def ports_here(tunnel: str) -> list[str]:
-    """Return the forwards of the listening ends of a tunnel that run on this host; blocks."""
-    found: list[str] = []
-    for end in client.find(os.path.realpath(tunnel), "listen"):
-        with contextlib.suppress(client.Gone, protocol.Malformed):
-            end.send({"request": "status"})
-            forwards = end.receive().get("forwards")
-            if isinstance(forwards, list):
-                found += [_described(each) for each in forwards if isinstance(each, dict)]
-        end.close()
-    return found
+@attrs.frozen
+class Here:
+    """An end of a tunnel that runs on this host, as it answers itself."""
+
+    role: str
+    pid: int
+    peers: list[str]
+    """Hosts of the ends that it is connected with."""
+    ports: list[str]
 
 
-def _described(forward: dict[str, object]) -> str:
-    return printable(f"{forward.get('bound')} by {forward.get('forward')}")
+def ends_here(real_path: str) -> list[Here]:
+    """Ask the ends that run on this host for a tunnel. Waits for them, never for its directory."""
+    return [_answer(end) for role in ("listen", "dial") for end in client.find(real_path, role)]
+
+
+def _answer(end: client.End) -> Here:
+    answer: protocol.Message = {}
+    with contextlib.suppress(client.Gone, protocol.Malformed):
+        end.send({"request": "status"})
+        answer = end.receive()
+    end.close()
+    forwards, sessions = (_objects(answer.get(key)) for key in ("forwards", "sessions"))
+    peers = [peer for session in sessions for peer in _objects([session.get("peer")])]
+    ports = [printable(f"{each.get('bound')} by {each.get('forward')}") for each in forwards]
+    hosts = [printable(str(peer.get("host"))) for peer in peers]
+    return Here(printable(end.role), end.pid, hosts, ports)
+
+
+def _objects(value: object) -> list[protocol.Message]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def age(path: str) -> float | None:

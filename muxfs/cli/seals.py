@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
 from muxfs.cli.arguments import KEY_VARIABLE
 from muxfs.cli.failures import USAGE, Failure
+from muxfs.cli.patience import Answers
 from muxfs.core import wire
 from muxfs.core.proof import CHECKSUM_BLOCKS, Blocks, SealedBlocks, Strangeness, clear_birth
 from muxfs.core.wire import ItemType
@@ -15,8 +17,13 @@ from muxfs.sealing.files import load_key
 from muxfs.sealing.key import Key, make_sealer, session_name
 
 
-def key(path: str | None, environ: Mapping[str, str] = os.environ) -> Key | None:
-    """Read the key file that was asked for; None if none was. Raises Failure."""
+def key(
+    path: str | None, environ: Mapping[str, str] = os.environ, limit: float = math.inf
+) -> Key | None:
+    """Read the key file that was asked for; None if none was. Raises Failure.
+
+    limit: seconds to wait for its file server; an end of a tunnel waits as long as it takes.
+    """
     source = "--key-file"
     if path is None:
         source, path = KEY_VARIABLE, environ.get(KEY_VARIABLE)
@@ -24,8 +31,9 @@ def key(path: str | None, environ: Mapping[str, str] = os.environ) -> Key | None
         return None
     if not path:  # a script whose own variable is empty: not to go on without a key
         raise Failure(f"{source} is given, but names no file", USAGE)
+    name = path
     try:
-        return load_key(path)
+        return Answers(limit).of(name, lambda: load_key(name))
     except UnusableKey as error:
         raise Failure(str(error), error.exit_code) from error
 

@@ -14,7 +14,7 @@ and disturbs nobody. Takes some seconds where an end runs on another host, to se
 alive. Also shows the state and node of a Slurm job whose tunnel it is, and ports open
 here.
 
-  --json           one JSON object, with all of each tunnel
+  --json           one JSON object, with all of each tunnel (see docs/control.md)
   --watch          again and again, until Ctrl-C
   --key-file FILE  the key of sealed sessions: without it only what anybody can read
                    is shown of them (or: MUXFS_KEY_FILE)
@@ -25,6 +25,8 @@ states:
   silent        they were, and one gives no sign of life
   waiting       one end lives and waits for the other
   ended         no end lives
+  no answer     its filesystem hangs: only what the ends on this host say is shown,
+                and the exit code is 74 if TUNNEL was given
 """
 
 
@@ -38,11 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it. Raises Failure."""
-    from muxfs.cli import seals, survey  # noqa: PLC0415  (start-up time)
-    from muxfs.cli.patience import interruptibly  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import patience, seals, survey  # noqa: PLC0415  (start-up time)
 
-    def show() -> int:
-        run = survey.follow if args.watch else survey.show
-        return run(args.tunnel, as_json=args.json, key=seals.key(args.key_file))
-
-    return interruptibly(show)
+    key = seals.key(args.key_file, limit=patience.STILL)
+    run = survey.follow if args.watch else survey.show
+    return run(args.tunnel, as_json=args.json, key=key)

@@ -109,10 +109,11 @@ def _check_copies(copies: Copying) -> None:
 
 def _join(args: argparse.Namespace, tunnel: Tunnel) -> End:
     """Connect to an end of this host, which is started if need be. Raises Failure."""
-    from muxfs.cli.tunnel import HOME_VARIABLE  # noqa: PLC0415  (start-up time)
+    from muxfs.cli import asking  # noqa: PLC0415  (start-up time)
+    from muxfs.cli.tunnel import HOME_VARIABLE  # noqa: PLC0415
     from muxfs.control import background, client, place  # noqa: PLC0415
 
-    real = os.path.realpath(tunnel.path)
+    real = asking.real_path(tunnel.path, args.side)
 
     def find() -> End | None:
         return next(client.find(real, args.side), None)

@@ -6,6 +6,7 @@ Rule: files of other hosts are hostile; what they say is checked and escaped.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import math
@@ -13,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import attrs
@@ -22,7 +23,8 @@ from muxfs import process
 from muxfs.cli import overview
 from muxfs.cli import tunnel as tunnels
 from muxfs.cli.failures import NO_INPUT, Failure, exit_code_of
-from muxfs.cli.outlook import age, jobs_of_tunnels, ports_here
+from muxfs.cli.outlook import Here, age, ends_here, jobs_of_tunnels
+from muxfs.cli.patience import Answers, Unanswered
 from muxfs.cli.seals import blocks_for, remark
 from muxfs.core import wire
 from muxfs.core.link import previous_life
@@ -39,7 +41,7 @@ from muxfs.core.wire import (
 from muxfs.errors import printable
 from muxfs.sealing.key import Key
 from muxfs.slurm.queue import Job
-from muxfs.storage.filesystem import default_access, find_filesystem
+from muxfs.storage.filesystem import default_access, find_filesystem, guess_filesystem
 from muxfs.units import amount, span
 
 FOLLOW_INTERVAL: Final = 5.0
@@ -96,6 +98,17 @@ class View:
         return values if isinstance(values, dict) else {}
 
 
+@attrs.frozen
+class Look:
+    """What one look at a mailbox file has found."""
+
+    view: View
+    age: float | None
+    """Seconds since the file was written last."""
+    at: float
+    """When it was."""
+
+
 @attrs.define
 class Side:
     """One end of a session, watched."""
@@ -109,14 +122,24 @@ class Side:
     """None: not known yet."""
     age: float | None = None
     """Seconds since the file was written last, when it was looked at."""
+    since: float | None = None
+    """When it was looked at first."""
 
-    def look(self) -> None:
-        """Look at the file, and judge."""
-        self.last = read(self.path, self.role, self.blocks)
-        self.age = age(self.path)
+    def look(self) -> Look:
+        """Look at the file. Changes nothing here, so that a thread may do it that is given up."""
+        at = time.monotonic()
+        return Look(read(self.path, self.role, self.blocks), age(self.path), at)
+
+    def take(self, look: Look) -> None:
+        """Judge by one more look."""
+        self.last, self.age = look.view, look.age
+        if self.since is None:
+            self.since = look.at
         if self.first.birth is None:
             self.first = self.last
         self.alive = self._judge()
+        if self.alive is None and look.at - self.since > self.patience:
+            self.alive = False
 
     def _judge(self) -> bool | None:
         birth, status = self.last.birth, self.last.status
@@ -218,80 +241,154 @@ class Found:
     sessions: list[Session]
     job: Job | None = None
     """Whose own tunnel it is."""
-    ports: list[str] = attrs.field(factory=list)
-    """Those that are open on this host."""
+    here: list[Here] = attrs.field(factory=list)
+    """Ends that run on this host."""
+    real_path: str = ""
+    unanswered: Unanswered | None = None
+    """Why nothing is known of its files."""
+
+    @property
+    def ports(self) -> list[str]:
+        """Those that are open on this host."""
+        return [port for end in self.here if end.role == "listen" for port in end.ports]
+
+    @property
+    def state(self) -> str:
+        """Say how it is, if it has no more than one session."""
+        if self.unanswered is not None:
+            return "no answer"
+        return self.sessions[0].state if self.sessions else "not used yet"
+
+    def give_up(self, why: Unanswered) -> None:
+        """Leave its files alone."""
+        self.unanswered, self.sessions = why, []
 
 
 def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
     """Print all of one tunnel, or a line for each. Raises Failure."""
-    found = list(_find_all(key)) if text is None else [_find(text, key)]
+    return _show(text, as_json, key, Answers())
+
+
+def _show(text: str | None, as_json: bool, key: Key | None, answers: Answers) -> int:
+    found = _find_all(key, answers) if text is None else [_find(text, key, answers)]
     known, silent = jobs_of_tunnels(tunnel.name for tunnel in found)
     for tunnel in found:
-        tunnel.job, tunnel.ports = known.get(tunnel.name), ports_here(tunnel.path)
-    watch([side for tunnel in found for session in tunnel.sessions for side in session.sides])
+        tunnel.job, tunnel.here = known.get(tunnel.name), ends_here(tunnel.real_path)
+    _watch(found, answers)
     if as_json:
         print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found], "slurm": silent}))
-        return 0
-    if not found:
-        print(f"no tunnels in {printable(tunnels.tunnels_home())}")
-    elif text is None:
+    elif text is not None:
+        _print(found[0])
+    elif found:
         print(*overview.lines(found), sep="\n")
     else:
-        _print(found[0])
-    if silent:
+        print(f"no tunnels in {printable(tunnels.tunnels_home())}")
+    if silent and not as_json:
         print(f"Slurm does not answer, so that nothing is said of jobs: {silent}")
+    if text is not None and found[0].unanswered is not None:
+        raise found[0].unanswered
     return 0
 
 
 def follow(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
     """Do so again and again: on a terminal in the place of what was there before."""
     clear = "\x1b[H\x1b[2J" if sys.stdout.isatty() and not as_json else ""
+    answers = Answers()
     while True:
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            show(text, as_json=as_json, key=key)
+            try:
+                _show(text, as_json, key, answers)
+            except Unanswered as why:  # perhaps it does for the next picture
+                print(f"muxfs: {why}", file=sys.stderr if as_json else said)
         print(clear + said.getvalue(), end="", flush=True)
         time.sleep(FOLLOW_INTERVAL)
 
 
 def watch(sides: Sequence[Side]) -> None:
-    """Look until it is clear of each end whether it lives."""
-    start = time.monotonic()
-    for side in sides:
-        side.look()
-    while unclear := [side for side in sides if side.alive is None]:
-        time.sleep(LOOK_INTERVAL)
+    """Look until it is clear of each end whether it lives. Blocks while the server is down."""
+
+    def look(unclear: Sequence[Side]) -> None:
         for side in unclear:
-            side.look()
-            if side.alive is None and time.monotonic() - start > side.patience:
-                side.alive = False
+            side.take(side.look())
+
+    _watch_by(look, sides)
 
 
-def _find(text: str, key: Key | None) -> Found:
-    tunnel = tunnels.resolve(text)
+def _watch(found: Sequence[Found], answers: Answers) -> None:
+    """Do the same for tunnels, and give up those that do not answer."""
+    owners = {
+        side.path: tunnel
+        for tunnel in found
+        for session in tunnel.sessions
+        for side in session.sides
+    }
+
+    def look(sides: Sequence[Side]) -> None:
+        looks = answers.of_all({side.path: side.look for side in sides})
+        for side in sides:
+            match looks[side.path]:
+                case Unanswered():
+                    owner = owners[side.path]
+                    owner.give_up(Unanswered(owner.path))
+                    side.alive = False
+                case seen:
+                    side.take(seen)
+
+    _watch_by(
+        look, [side for tunnel in found for session in tunnel.sessions for side in session.sides]
+    )
+
+
+def _watch_by(look: Callable[[Sequence[Side]], None], sides: Sequence[Side]) -> None:
+    unclear = sides
+    look(unclear)
+    while unclear := [side for side in unclear if side.alive is None]:
+        time.sleep(LOOK_INTERVAL)
+        look(unclear)
+
+
+def _find(text: str, key: Key | None, answers: Answers) -> Found:
+    path = tunnels.resolve(text).path
     try:
-        return _examine(text, tunnel.path, key)
+        return answers.of(path, lambda: _examine(text, path, key))
+    except Unanswered as why:
+        return _unknown(text, path, why)
     except FileNotFoundError:
-        raise Failure(f"no such tunnel: {tunnel.path}", NO_INPUT) from None
+        raise Failure(f"no such tunnel: {path}", NO_INPUT) from None
     except OSError as error:
-        raise Failure(
-            f"cannot read {tunnel.path}: {error.strerror}", exit_code_of(error)
-        ) from error
+        raise Failure(f"cannot read {path}: {error.strerror}", exit_code_of(error)) from error
 
 
-def _find_all(key: Key | None) -> Iterator[Found]:
+def _find_all(key: Key | None, answers: Answers) -> list[Found]:
     home = tunnels.tunnels_home()
     try:
-        names = sorted(os.listdir(home), key=_natural)
+        names = sorted(answers.of(home, lambda: os.listdir(home)), key=_natural)
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise Failure(f"cannot read {home}: {error.strerror}", exit_code_of(error)) from error
-    for name in names:
-        try:
-            yield _examine(name, os.path.join(home, name), key)
-        except OSError:
-            continue  # a file, or a tunnel that is being removed
+    paths = {os.path.join(home, name): name for name in names}
+    found = answers.of_all(
+        {path: functools.partial(_examine_if_any, name, path, key) for path, name in paths.items()}
+    )
+    return [
+        _unknown(paths[path], path, tunnel) if isinstance(tunnel, Unanswered) else tunnel
+        for path, tunnel in found.items()
+        if tunnel is not None
+    ]
+
+
+def _unknown(name: str, path: str, why: Unanswered) -> Found:
+    place = f"{path} on {guess_filesystem(path).describe()}"
+    return Found(name, path, place, [], real_path=path, unanswered=why)
+
+
+def _examine_if_any(name: str, path: str, key: Key | None) -> Found | None:
+    try:
+        return _examine(name, path, key)
+    except OSError:
+        return None  # a file, or a tunnel that is being removed
 
 
 def _natural(name: str) -> list[str | int]:
@@ -305,7 +402,8 @@ def _examine(name: str, path: str, key: Key | None) -> Found:
     numbers = sorted(int(name) for name in os.listdir(sessions) if name.isdecimal())
     place = f"{path} on {find_filesystem(path).describe()}"
     found = [_session(sessions, str(number), key) for number in numbers]
-    return Found(name, path, place, [session for session in found if session.was_used])
+    used = [session for session in found if session.was_used]
+    return Found(name, path, place, used, real_path=os.path.realpath(path))
 
 
 def _session(sessions: str, number: str, key: Key | None = None) -> Session:
@@ -406,19 +504,23 @@ def _facts(tunnel: Found) -> dict[str, object]:
         "sessions": sessions,
         "job": None if job is None else attrs.asdict(job) | {"ended": job.ended},
         "ports": tunnel.ports,
+        "here": [attrs.asdict(end) for end in tunnel.here],
+        "trouble": str(tunnel.unanswered or ""),
     }
 
 
 def _print(tunnel: Found) -> None:
     several = len(tunnel.sessions) > 1
-    state = tunnel.sessions[0].state if tunnel.sessions else "not used yet"
-    if several:
-        state = f"{len(tunnel.sessions)} sessions"
+    state = f"{len(tunnel.sessions)} sessions" if several else tunnel.state
     print(f"{printable(tunnel.name)}: {state}  ({printable(tunnel.place)})")
     if tunnel.job is not None:
         print(f"  job     {tunnel.job.ending if tunnel.job.ended else tunnel.job.words}")
     if tunnel.ports:
         print(f"  ports   {', '.join(tunnel.ports)}")
+    if tunnel.unanswered is not None:
+        for end in tunnel.here:
+            peers = f", connected with {', '.join(end.peers)}" if end.peers else ""
+            print(f"  {end.role:<6}  runs on this host: pid {end.pid}{peers}")
     for session in tunnel.sessions:
         if several:
             print(f"  session {session.name}: {session.state}")

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muxfs.cli import survey
+from muxfs.cli import outlook, survey
 from muxfs.core.wire import (
     HEAD_LENGTH,
     PAGE,
@@ -246,7 +246,7 @@ def test_access_of_a_side(tmp_path: Path, capsys) -> None:
     sides = [survey.Side(role, str(tmp_path / role.file_name)) for role in Role]
     session = survey.Session("0", sides[Role.LISTEN], sides[Role.DIAL])
     for side in sides:
-        side.look()
+        side.take(side.look())
     survey._print(survey.Found("job", str(tmp_path), "here", [session]))
     text = capsys.readouterr().out
     assert "files by direct+dsync\\x1b[2Jxxx" in text
@@ -258,7 +258,8 @@ def test_access_of_a_side(tmp_path: Path, capsys) -> None:
 def test_several_sessions(tmp_path: Path, capsys) -> None:
     """What is of the tunnel is not shown as that of its last session."""
     sessions = [survey._session(str(tmp_path), number) for number in ("0", "1")]
-    survey._print(survey.Found("job", str(tmp_path), "here", sessions, ports=["127.0.0.1:8888"]))
+    end = outlook.Here("listen", 1, [], ["127.0.0.1:8888"])
+    survey._print(survey.Found("job", str(tmp_path), "here", sessions, here=[end]))
     assert capsys.readouterr().out.splitlines() == [
         "job: 2 sessions  (here)",
         "  ports   127.0.0.1:8888",

@@ -59,7 +59,7 @@ async def test_server_restarts_in_the_middle_of_a_transfer(ends: Ends, outage: O
 
 
 async def test_ctrl_c_while_the_mount_hangs(ends: Ends) -> None:
-    """Both ends tell their end; `muxfs status` gives up."""
+    """Both ends tell their end; `muxfs status` gives up, and without Ctrl-C it does so, too."""
     await ends.up()
     async with stopped(ends.lab):
         status = await ends.open_muxfs(ends.listener, "status", ends.directory)
@@ -72,6 +72,10 @@ async def test_ctrl_c_while_the_mount_hangs(ends: Ends) -> None:
         if not ends.lab.lingering:
             with trio.fail_after(PATIENCE):
                 await status.wait()
+            said = await ends.muxfs(ends.listener, "status", ends.directory)
+            assert said.status == os.EX_IOERR
+            assert f"the filesystem of {ends.directory} (" in said.errors
+            assert " does not answer: its file server hangs or is gone" in said.errors
     with trio.fail_after(PATIENCE):
         await status.wait()
 
