@@ -28,6 +28,7 @@ from muxfs.testing import MemoryFilesystem
 MIB: Final = 1 << 20
 RING: Final = 16 * MIB
 ECHOES: Final = 20
+SHARES: Final = "Throughput, share of ring / round trip or of the link"
 X: Final = "ms an operation"
 
 
@@ -144,7 +145,7 @@ def curves(sizes: Sizes, progress: Callable[[str], None]) -> list[Curves]:
     }
     at = [1000 * latency for latency in sizes.latencies]
     rates = Curves("Throughput of one stream", X, "MB/s", at)
-    shares = Curves("Throughput, share of ring / round trip or of the link", X, "share", at)
+    shares = Curves(SHARES, X, "share", at)
     echoes = Curves("Echo of 1 byte", X, "ms", at)
     operations = Curves("Operations of both sides under a bulk stream", X, "1/s", at)
     for bandwidth in sizes.bandwidths:

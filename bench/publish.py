@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import plots
+from bench import goals, plots
 from bench.report import BASELINE, Curves, Points, Results, markdown, number
 from bench.usage import LOOKS
 
@@ -156,6 +156,7 @@ def _page(
     if results.figures:
         words += ["## muxfs and its peers", markdown(results.rows())]
         words += _notes(facts, results, list(results.figures))
+        words += ["## Goals", markdown(goals.table(results, curves.get("latency", ())))]
     words += [f"NOTE: {trouble}" for trouble in results.troubles]
     words += [f"## {title}\n\n![{title}]({file})" for file, title in shown]
     if starts:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench import __main__, fileforward, latency, network, polling, report, simulations
+from bench import __main__, fileforward, goals, latency, network, polling, report, simulations
 from bench.sizes import QUICK, Sizes
 from muxfs.core import wire
 
@@ -107,6 +107,20 @@ def test_lock_that_seems_a_deadlock(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     with fileforward.locked(tmp_path / "file"):
         pass
     assert list(tries) == []
+
+
+def test_goals_are_judged_by_what_was_measured() -> None:
+    results = report.Results()
+    for rate, echo in ((2400.0, 900.0), (2600.0, 950.0), (2500.0, 910.0)):
+        results.add("muxfs", {"one stream up [MB/s]": rate, "echo p50 [us]": echo})
+    results.add("ssh -L", {"one stream up [MB/s]": 500.0, "echo p50 [us]": 300.0})
+    shares = report.Curves(latency.SHARES, latency.X, "share", [1.0, 20.0])
+    shares.series["a link"] = [1.0, 0.7]
+    rows = {row[0]: row[1:] for row in goals.table(results, [shares])}
+    assert rows["one stream up / ssh -L"] == ["at least 4", "5", "yes"]
+    assert rows["echo p50 / ssh -L"] == ["at most 3", "3.03", "no"]
+    assert rows["simulated 20 ms, a link: share of the bound"] == ["at least 0.8", "0.7", "no"]
+    assert rows["16 streams down / one"] == ["at least 1", "-", "-"]
 
 
 def connected() -> tuple[socket.socket, socket.socket]:
