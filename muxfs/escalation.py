@@ -60,8 +60,10 @@ class Escalation:
                     self._doubt.strengthened(standing)
                     await self._write_surer()
                 else:
-                    await self._ask_others(standing)
-                    self._doubt.asked(trio.current_time())
+                    try:
+                        await self._ask_others(standing)
+                    finally:  # what fails is not tried again with each poll
+                        self._doubt.asked(trio.current_time())
             except OSError:
                 pass  # reading and writing fail too then, and tell
 
@@ -103,7 +105,7 @@ class Escalation:
 
     async def _change(self, adopt: Callable[[str], Awaitable[None]], name: str) -> None:
         before = self._storage.strategy
+        await adopt(name)
         self._chances = 0
         self.count += 1
-        await adopt(name)
         self._publish(AccessChanged(before, self._storage.strategy))

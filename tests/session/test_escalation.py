@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -256,6 +257,41 @@ async def test_strategies_that_fail_are_passed_over(autojump_clock: MockClock) -
         fs.views.update(held=FrozenView(), dontneed=refuse)
         await echo(Tunnel(fs, listen, dial), b"hello")
         assert dial.stats().access == "direct+dsync"
+
+
+async def test_a_way_that_cannot_be_changed_to_is_tried_ever_more_seldom(
+    autojump_clock: MockClock,
+) -> None:
+    fs = MemoryFilesystem(latency=0.001)
+    mailboxes = fs.storage(DIAL, LISTEN, READS, WRITES)
+    tried: list[str] = []
+    mailboxes.reader.adopt = refuse_all(tried)  # type: ignore[method-assign]
+    mailboxes.writer.adopt = refuse_all(tried)  # type: ignore[method-assign]
+    async with (
+        open_side(fs, "listen", peer_timeout=0),
+        open_side(fs, "dial", mailboxes, peer_timeout=0) as dial,
+    ):
+        await dial.wait_established()
+        fs.views["held"] = FrozenView()
+        await trio.sleep(3600)
+        assert set(tried) == {"dontneed"}
+        assert len(tried) <= 10 + 3600 / MOST_PAUSE
+        fs.views.clear()
+        fs.unseen = {"plain"}
+        dial.start_stream()
+        await trio.sleep(60)
+        assert tried[-1] == "dsync"
+        assert dial.stats().escalations == 0
+        assert dial.stats().access == "held+plain"
+
+
+def refuse_all(tried: list[str]) -> Callable[[str], Any]:
+    async def adopt(strategy: str) -> None:
+        tried.append(strategy)
+        await trio.lowlevel.checkpoint()
+        raise OSError(errno.EIO, "Input/output error")
+
+    return adopt
 
 
 async def test_a_long_transfer_under_a_stale_view(autojump_clock: MockClock) -> None:
