@@ -152,6 +152,10 @@ class _Server:
                 async with self._dials:
                     found = await dial(target, policy, self.connect_timeout, begun)
                 nursery.cancel_scope.cancel()
+        except BaseException:  # the end leaves at the moment that it connected
+            if isinstance(found, Connection):
+                found.reset()
+            raise
         finally:
             if begun is not None:
                 begun.close()  # unless it has become a connection

@@ -26,7 +26,7 @@ from muxfs.forwards.spec import Forward, Port, Target, UnixPath
 from muxfs.forwards.tcp import Connection
 from tests.ports import unused_port
 
-from .harness import Log, carrier, sessions
+from .harness import Log, carrier, pair, sessions
 
 LOCAL = Policy(LOCAL_PORTS)
 ANYTHING = Policy(EVERYTHING)
@@ -280,6 +280,30 @@ async def test_a_dial_that_is_given_up_resets_what_was_connected(
         accepted, _ = server.accept()
         with accepted, pytest.raises(ConnectionResetError):
             accepted.recv(1)
+
+
+async def test_what_was_connected_as_the_end_left_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody would close it, and the kernel would send a FIN for it once it is dropped."""
+    scope = trio.CancelScope()
+    outer: list[trio.SocketStream] = []
+
+    async def connect(*_: object) -> Connection:
+        server, connection = pair()
+        outer.append(server)
+        scope.cancel()
+        return connection
+
+    monkeypatch.setattr(incoming, "dial_loopback", lambda *_: None)
+    monkeypatch.setattr(incoming, "dial", connect)
+    async with sessions() as (listen, dialler):
+        its_carrier, _ = carrier(dialler)
+        listen.start_stream("localhost:1")
+        with scope:
+            await serve_streams(dialler, its_carrier, LOCAL, connect_timeout=5)
+    (server,) = outer
+    with pytest.raises(trio.BrokenResourceError):
+        await server.receive_some()
+    await server.aclose()
 
 
 @pytest.mark.parametrize("host", ["localhost", "LocalHost.", "127.0.0.1", "::1"])
