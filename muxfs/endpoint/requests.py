@@ -15,7 +15,7 @@ import trio
 from muxfs.control.protocol import Malformed, Message
 from muxfs.endpoint.client import Client
 from muxfs.endpoint.endpoint import ActiveForward, Endpoint
-from muxfs.errors import MuxfsError, StreamEnded
+from muxfs.errors import StreamEnded
 from muxfs.forwards.events import REFUSALS, NotListening, Refused
 from muxfs.forwards.ports import why_not_open
 from muxfs.forwards.remote import RemoteListener
@@ -52,8 +52,6 @@ async def answer(endpoint: Endpoint, client: Client, request: Message) -> None:
         await client.refuse(*refusal.args)
     except SpecError as error:
         await client.refuse("USAGE", str(error))
-    except MuxfsError as error:  # the session is over for good
-        await client.refuse("BROKEN", str(error))
 
 
 # Connections
