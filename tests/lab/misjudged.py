@@ -9,11 +9,11 @@ import sys
 from unittest import mock
 
 from muxfs.cli import main
+from muxfs.storage import filesystem
 from muxfs.storage.choices import Choice, Source
-from muxfs.storage.filesystem import Filesystem
 
 WRONG = Choice((), "held+dsync", Source.SAFEST)
 
 if __name__ == "__main__":
-    with mock.patch.object(Filesystem, "choice", WRONG):
+    with mock.patch.object(filesystem, "choice_for", return_value=WRONG):
         sys.exit(main())

@@ -19,9 +19,9 @@ from muxfs.core.doubt import MOST_PAUSE
 from muxfs.core.engine import Engine, EngineConfig
 from muxfs.core.wire import HEAD_LENGTH, Birth, Incarnation, Role, Status
 from muxfs.escalation import Escalation
+from muxfs.storage import filesystem
 from muxfs.storage.access import HeldRead
 from muxfs.storage.choices import Choice, Source
-from muxfs.storage.filesystem import Filesystem
 from muxfs.storage.memory_file import MemoryFile
 from muxfs.testing import FrozenView, MemoryFilesystem
 from tests.session.tunnel import DIAL, HEARTBEAT, LISTEN, Tunnel, open_side, read_all
@@ -360,7 +360,8 @@ async def test_real_files_behind_a_cache_that_is_never_asked_again(
         return cache.setdefault((inode, offset, length), data)
 
     monkeypatch.setattr(HeldRead, "read", stale)
-    monkeypatch.setattr(Filesystem, "choice", Choice((), "held+plain", Source.MEASURED))
+    choice = Choice((), "held+plain", Source.MEASURED)
+    monkeypatch.setattr(filesystem, "choice_for", lambda *_: choice)
     config = muxfs.SessionConfig(capacity=1 << 18, heartbeat=0.2)
     with trio.fail_after(120):
         async with (

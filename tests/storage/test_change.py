@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from muxfs.storage import filesystem
 from muxfs.storage.access import READS, WRITES, Access
 from muxfs.storage.choices import Choice, Source, other_reads
-from muxfs.storage.filesystem import Filesystem
 from muxfs.storage.posix import PosixStorage
 
 from .conftest import held_open
@@ -22,7 +22,7 @@ SIZE = 65536
 def network(monkeypatch) -> None:
     """Let every directory seem to lie on NFS, with plain reads and writes as the choice."""
     choice = Choice(("nfs4",), "held+plain", Source.MEASURED)
-    monkeypatch.setattr(Filesystem, "choice", choice)
+    monkeypatch.setattr(filesystem, "choice_for", lambda *_: choice)
 
 
 async def test_other_strategies_are_offered_where_the_choice_may_be_wrong(
