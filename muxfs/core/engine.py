@@ -506,7 +506,7 @@ class Engine:
         """Take what was read; whether it was something that makes more likely at once."""
         if self.speculate:
             waited = read.marker is not None
-            self._read_times.add(read.length, now - read.began, now, waited=waited)
+            self._read_times.add(len(data), now - read.began, now, waited=waited)
         if read.piece is None:
             before = self.established
             self.receive_head(data, now)

@@ -82,7 +82,12 @@ class ReadTimes:
     _longest: Extreme = attrs.field(factory=lambda: Extreme(TIMES_PERIOD))
 
     def add(self, length: int, elapsed: float, now: float, *, waited: bool = False) -> None:
-        """Count a read of `length` bytes; `waited`: maybe for news, until they came."""
+        """Count a read of `length` bytes; `waited`: maybe for news, until they came.
+
+        Not where there was nothing to read: of a file that is missing the server was not asked.
+        """
+        if not length:
+            return
         if not waited:
             self._longest.add(elapsed, now, greatest=True)
         if length <= wire.HEAD_LENGTH:

@@ -517,6 +517,7 @@ def test_what_is_worth_guessing() -> None:
     times.add(PAGE, 0.5, 0.0, waited=True)  # it waited for news
     times.add(wire.HEAD_LENGTH, 0.001, 0.1)
     assert times.longest == 0.001
+    times.add(0, 0.00001, 0.15)  # there is no such file
     times.add(PIECE, 0.011, 0.2)
     assert times.worth_guessing == pytest.approx(PIECE / 10, abs=PAGE)
     assert times.longest == 0.011
