@@ -378,14 +378,13 @@ class Programme:
         patience = self._pair.side.patience
         end = patience.now() + within
         self._number += 1
-        request = self._request(
-            kind.kind, step, number=self._number, within=within, options=options
-        )
+        request = self._request(kind.kind, step, number=self._number, options=options)
         exercise = kind(self._pair.side, self._number, options)
         try:
             with patience.until(end):
                 exercise.prepare()
-            self._pair.ask(request)
+            # the follower counts from when it is asked: not what was spent until then as well
+            self._pair.ask({**request, "within": end - patience.now()})
             self._pair.channel.send({})
             try:
                 with patience.until(end):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ class Follower:
         else:
             self.began = True
 
-    def receive(self, _within: float) -> Body:
+    def receive(self, within: float) -> Body:
         if self.request["do"] == "hello":
             self.world.clock.now += self.world.greeting
             return {"host": attrs.asdict(HOST)}
@@ -175,6 +176,31 @@ def test_files_that_take_for_ever_to_be_made(world: World) -> None:
     report, seconds = lead(world, Plan())
     assert seconds <= Plan().most + 4 * STEP
     assert set(faults(report).values()) == {"untried"}
+
+
+@pytest.mark.parametrize("preparing", [2.0, 5.0])
+def test_a_follower_that_uses_its_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, preparing: float
+) -> None:
+    """Both sides make their files slowly, and the follower goes on until its time is over."""
+
+    class Slow(Follower):
+        end = math.inf
+
+        def receive(self, within: float) -> Body:
+            if self.request["do"] in {"hello", "report"}:
+                return super().receive(within)
+            if not self.began:
+                self.end = world.clock.now + self.request["within"]
+                world.clock.now += min(preparing, self.request["within"])
+                return {}
+            world.clock.now = max(world.clock.now, self.end)
+            return {"error": "x: no time", "late": True}
+
+    monkeypatch.setattr(sys.modules[__name__], "Follower", Slow)
+    world.preparing = preparing
+    _, seconds = lead(world, Plan())
+    assert seconds <= Plan().most + 4 * STEP
 
 
 def test_a_slow_greeting_makes_no_endless_limits(world: World) -> None:
