@@ -15,7 +15,7 @@ import attrs
 MAX_WINDOW: Final = 16 << 20
 SESSION_BUDGET: Final = 64 << 20
 SHARE: Final = 4
-"""A window grows by no more than what is left of the budget divided by this, as queues do that
+"""A window doubles by no more than what is left of the budget divided by this, as queues do that
 share a buffer (dynamic thresholds, Choudhury and Hahne 1998): a window never shrinks while its
 stream lives, and four streams that once carried bulk would leave nothing for later ones."""
 

@@ -334,6 +334,21 @@ def test_a_poll_ends_when_all_has_come_that_is_behind_a_gap() -> None:
     assert ring.inbound.next_piece() is None
 
 
+def test_one_read_that_takes_long_does_not_have_the_gap_looked_at_all_the_time() -> None:
+    ring = Wide()
+    ring.file[RING_OFFSET:] = bytes(len(ring.file) - RING_OFFSET)
+    *pieces, stuck = ring.begin_all()
+    looks = 0
+    while pieces and looks < 100:
+        assert ring.end(pieces.pop(0)) == []
+        while piece := ring.inbound.next_piece():
+            pieces.append(ring.begin(piece))
+            looks += 1
+    assert 0 < looks <= 4 * MOST_READS
+    assert ring.end(stuck) == []
+    assert ring.inbound.next_piece() is None
+
+
 def test_guessing_ends_with_the_polls_that_find_nothing() -> None:
     ring = Wide()
     ring.read_all()
