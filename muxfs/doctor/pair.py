@@ -27,6 +27,8 @@ from muxfs.storage.filesystem import Filesystem, default_access
 
 FORMAT: Final = 1
 """Of the report; raised when a field changes its meaning."""
+CONVERSATION: Final = 2
+"""Of requests and answers, the report among them; raised when one changes."""
 LIMIT: Final = 1.2
 """Seconds: what is not seen by then, a tunnel cannot work with. GlusterFS and sshfs show some
 changes after 0.98 s."""
@@ -180,7 +182,7 @@ class Pair:
                 files.close()  # only now: until it had the answer, the leader used the last file
                 self.tell(request["step"], request["done"])
                 match request["do"]:
-                    case "hello" if request.get("format") != FORMAT:
+                    case "hello" if request.get("format") != CONVERSATION:
                         raise Vanished(OTHER_VERSION)
                     case "hello":
                         self.channel.send({"host": attrs.asdict(self.host)})
@@ -267,7 +269,8 @@ class Programme:
     def _greet(self) -> Host:
         now = self._pair.side.patience.now
         start = now()
-        answer = self._pair.ask(self._request("hello", "the two doctors meet", format=FORMAT))
+        hello = self._request("hello", "the two doctors meet", format=CONVERSATION)
+        answer = self._pair.ask(hello)
         slow = min(_ROUNDS_OF_PATIENCE * (now() - start), self._plan.share(_LIMIT_SHARE))
         self._limit = max(self._limit, slow)
         return Host(**answer["host"])

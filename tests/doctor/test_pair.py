@@ -156,7 +156,7 @@ def test_each_host_has_its_own_choice(doctors: Start, place: Path) -> None:
 def test_another_version(place: Path) -> None:
     class Other:
         def receive(self, _within: float) -> dict[str, Any]:
-            return {"do": "hello", "format": pair.FORMAT + 1, "step": "", "done": 0.0}
+            return {"do": "hello", "format": pair.CONVERSATION + 1, "step": "", "done": 0.0}
 
     side = attrs.make_class("Side", {"leads": attrs.field(default=False)})()
     follower = pair.Pair(Other(), side, QUICK, None, lambda *_: None)  # type: ignore[arg-type]
@@ -182,7 +182,7 @@ def test_a_strategy_that_is_refused(doctors: Start, place: Path) -> None:
 
 
 def test_the_other_one_is_interrupted(doctors: Start, place: Path) -> None:
-    long = attrs.evolve(QUICK, seconds=600.0)
+    long = Plan(seconds=600.0, ring=QUICK.ring, limit=QUICK.limit)
     one, other = doctors(long, long)
     one.working()
     one.patience.halt()
