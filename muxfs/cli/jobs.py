@@ -181,13 +181,16 @@ class Watch:
         return job
 
     async def sweep_unused(self) -> bool:
-        """Do as `sweep_own`, unless somebody dials there: another cluster may number alike."""
-        path, used = self._left_behind(), False
+        """Do as `sweep_own`, unless somebody dials there: another cluster may number alike.
+
+        Whether it is sure that nobody does.
+        """
+        path, unused = self._left_behind(), False
         with contextlib.suppress(OSError):  # no thread: the `sweep` of another end will
-            used = path is not None and await in_thread(is_used, path, Role.DIAL)
-            if not used:
-                await self.sweep_own()
-        return not used
+            unused = path is None or not await in_thread(is_used, path, Role.DIAL)
+        if unused:
+            await self.sweep_own()
+        return unused
 
     async def sweep_own(self) -> None:
         """Remove the job's own tunnel if the job is over: nobody will come back to it."""

@@ -428,11 +428,14 @@ def read(path: str, role: Role, blocks: Blocks = CHECKSUM_BLOCKS) -> View:
 
 
 def is_used(path: str, role: Role) -> bool:
-    """Whether somebody lives at that end of a tunnel. Blocks for a heartbeat, where it must."""
+    """Whether somebody lives at that end of a tunnel. Blocks for a heartbeat, where it must.
+
+    Raises OSError where it cannot be looked at.
+    """
     try:
         sessions = _examine(path, path, None).sessions
-    except OSError:
-        return False
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # no tunnel: nobody is there
     sides = [side for session in sessions for side in session.sides if side.role is role]
     watch(sides)
     return any(side.alive for side in sides)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from muxfs.cli import jobs, removal
+from muxfs.cli import jobs, removal, survey
+from muxfs.cli.failures import Failure
 from muxfs.cli.output import Output
 from muxfs.slurm import sweeping
 from muxfs.slurm.following import Following
@@ -116,6 +119,36 @@ async def test_without_a_thread_the_end_of_a_job_is_told_all_the_same(
 @pytest.mark.usefixtures("no_threads")
 async def test_without_a_thread_nothing_is_known_of_a_job(home: Path) -> None:
     assert await jobs.Watch.of_own(7, Output()) is None
+
+
+@pytest.mark.parametrize("error", [None, errno.EAGAIN, errno.EIO])
+async def test_a_tunnel_that_cannot_be_looked_at_is_not_called_unused(
+    home: Path, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, error: int | None
+) -> None:
+    """Somebody of another cluster may dial there: that the own job is over proves nothing."""
+    make(home, "slurm-7")
+    slurm.says("squeue", fake.job(7, "COMPLETED", uid=os.geteuid()))
+    monkeypatch.setattr(jobs, "tunnels_home", lambda: str(home))
+    in_thread = jobs.in_thread
+
+    async def no_thread_to_look(call: Any, *arguments: Any) -> Any:
+        if error == errno.EAGAIN and call is survey.is_used:
+            raise OSError(error, os.strerror(error))
+        return await in_thread(call, *arguments)
+
+    def no_answer(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(jobs, "in_thread", no_thread_to_look)
+    if error == errno.EIO:
+        monkeypatch.setattr(survey, "_examine", no_answer)
+
+    if error is None:
+        with pytest.raises(Failure, match="job 7"):
+            await jobs.Watch.of_own(7, Output())
+    else:
+        assert await jobs.Watch.of_own(7, Output()) is None
+    assert (home / "slurm-7").exists() == (error is not None)
 
 
 def test_of_a_forgotten_job_only_an_old_tunnel_goes(home: Path, slurm: Slurm) -> None:
