@@ -10,9 +10,9 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import attrs
 import trio
@@ -55,6 +55,8 @@ WORKS: Final = 5
 """Each takes an equal share of the time."""
 
 Facts = dict[str, Any]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -91,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure; return the exit code. Raises Failure."""
     args.peer_timeout, args.max_ops = PATIENCE, None
     args.takeover, args.label = False, ""
-    measurement = Measurement(args, tunnel.resolve(args.tunnel), settings.session_config(args))
+    config = settings.session_config(args, limit=STILL)
+    measurement = Measurement(args, tunnel.resolve(args.tunnel), config)
     keep_freed_memory()
     spare_the_collector()
     return trio.run(_run, measurement)
@@ -155,16 +158,16 @@ async def _partner(measurement: Measurement) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _met(measurement: Measurement) -> AsyncIterator[tuple[Meeting, str]]:
     """Meet the other one; give the directory of the session, which is removed at the end."""
-    made = await _entered(measurement)
+    made = await _begin(measurement, _enter, measurement)
     directory, probes = "", None
     try:
-        probes = await in_thread(ProbeDirectory, measurement.place, measurement.patience)
+        probes = await _begin(measurement, ProbeDirectory, measurement.place, measurement.patience)
         meeting = await in_thread(_meet, measurement, probes, bool(made))
         if meeting.peer_made and not made:
             made = [measurement.tunnel.path]  # whoever ends last removes it
         name = probes.nonce if meeting.leads else meeting.peer_nonce
         directory = os.path.join(measurement.place, name)
-        await in_thread(_make, measurement, directory)
+        await _begin(measurement, _make, measurement, directory)
         yield meeting, directory
     finally:
         measurement.patience.halt()
@@ -172,9 +175,12 @@ async def _met(measurement: Measurement) -> AsyncIterator[tuple[Meeting, str]]:
             await in_thread(_clean_up, probes, directory, [*made, measurement.place])
 
 
-async def _entered(measurement: Measurement) -> list[str]:
+async def _begin(
+    measurement: Measurement, call: Callable[P, T], *arguments: P.args, **options: P.kwargs
+) -> T:
+    """Call in a thread what a file server that hangs keeps from beginning. Raises Unanswered."""
     with trio.move_on_after(STILL):
-        return await in_thread(_enter, measurement)
+        return await in_thread(call, *arguments, **options)
     raise Unanswered(measurement.tunnel.path)
 
 

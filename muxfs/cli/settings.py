@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from muxfs.cli import seals
 from muxfs.cli.failures import USAGE, Failure
@@ -21,8 +22,11 @@ def output(args: argparse.Namespace) -> Output:
     return Output(json=args.json, level=level)
 
 
-def session_config(args: argparse.Namespace) -> SessionConfig:
-    """Return the session's configuration. Raises Failure."""
+def session_config(args: argparse.Namespace, limit: float = math.inf) -> SessionConfig:
+    """Return the session's configuration. Raises Failure.
+
+    limit: seconds to wait for the key's file server; an end of a tunnel waits as long as it takes.
+    """
     default = SessionConfig()
     return SessionConfig(
         capacity=default.capacity if args.ring is None else capacity(args.ring),
@@ -32,7 +36,7 @@ def session_config(args: argparse.Namespace) -> SessionConfig:
         access=None if args.access is None else access(args.access),
         any_owner=args.insecure_dir,
         takeover=args.takeover,
-        key=seals.key(args.key_file),
+        key=seals.key(args.key_file, limit=limit),
         label=args.label,
     )
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from muxfs.cli import measuring, tunnel
+from muxfs.cli.patience import Unanswered
+from muxfs.config import SessionConfig
 from muxfs.sealing.files import create_key
-from tests.commands import Runner
+from tests.commands import PATIENCE, Runner
 
 QUICK = ("--time", "500ms", "--ring", "1M")
 UNAVAILABLE = 69
@@ -93,3 +99,21 @@ def test_a_wrong_key(muxfs: Runner, place: Path) -> None:
     assert "missing" in command.stderr
     assert json.dumps(command.lines["stdout"]) == "[]"
     assert list(place.iterdir()) == []
+
+
+async def test_a_file_server_that_hangs_before_two_have_met(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+
+    def hang(*_: object) -> None:
+        back.wait(PATIENCE)
+
+    monkeypatch.setattr(measuring, "STILL", 1.0)
+    monkeypatch.setattr(measuring, "ProbeDirectory", hang)
+    args = argparse.Namespace(insecure_dir=False, peer=True)
+    run = measuring.Measurement(args, tunnel.resolve(str(place / "job")), SessionConfig())
+    with trio.fail_after(PATIENCE), pytest.raises(Unanswered):
+        async with measuring._met(run):
+            pass
+    back.set()

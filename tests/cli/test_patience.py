@@ -194,7 +194,15 @@ def test_ctrl_c(muxfs: Runner, arguments: tuple[str, ...]) -> None:
     assert command.end(signal.SIGINT) == 128 + signal.SIGINT
 
 
-@pytest.mark.parametrize("command", [("explain",), ("keygen",), ("status", "job", "--key-file")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("explain",),
+        ("keygen",),
+        ("status", "job", "--key-file"),
+        ("bench", "job", "--key-file"),
+    ],
+)
 def test_files_of_others(muxfs: Runner, tmp_path: Path, command: tuple[str, ...]) -> None:
     path = tmp_path / HANGING
     hanging = start(muxfs, *command, str(path))
