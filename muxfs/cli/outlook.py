@@ -11,6 +11,7 @@ from typing import Final
 import attrs
 
 from muxfs.control import client, protocol
+from muxfs.core.wire import Role
 from muxfs.errors import printable
 from muxfs.slurm import queue
 from muxfs.slurm.jobs import job_of
@@ -50,9 +51,9 @@ class Here:
     ports: list[str]
 
 
-def ends_here(real_path: str) -> list[Here]:
+def ends_here(real_path: str, roles: Iterable[Role]) -> list[Here]:
     """Ask the ends that run on this host for a tunnel. Waits for them, never for its directory."""
-    return [_answer(end) for role in ("listen", "dial") for end in client.find(real_path, role)]
+    return [_answer(end) for role in roles for end in client.find(real_path, role.name.lower())]
 
 
 def _answer(end: client.End) -> Here:

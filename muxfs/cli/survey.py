@@ -248,6 +248,11 @@ class Found:
     """Why nothing is known of its files."""
 
     @property
+    def sides(self) -> list[Side]:
+        """Both ends of each session."""
+        return [side for session in self.sessions for side in session.sides]
+
+    @property
     def ports(self) -> list[str]:
         """Those that are open on this host."""
         return [port for end in self.here if end.role == "listen" for port in end.ports]
@@ -260,7 +265,9 @@ class Found:
         return self.sessions[0].state if self.sessions else "not used yet"
 
     def give_up(self, why: Unanswered) -> None:
-        """Leave its files alone."""
+        """Leave its files alone: nobody waits any more for what they may show."""
+        for side in self.sides:
+            side.alive = False
         self.unanswered, self.sessions = why, []
 
 
@@ -272,9 +279,12 @@ def show(text: str | None, *, as_json: bool, key: Key | None = None) -> int:
 def _show(text: str | None, as_json: bool, key: Key | None, answers: Answers) -> int:
     found = _find_all(key, answers) if text is None else [_find(text, key, answers)]
     known, silent = jobs_of_tunnels(tunnel.name for tunnel in found)
-    for tunnel in found:
-        tunnel.job, tunnel.here = known.get(tunnel.name), ends_here(tunnel.real_path)
     _watch(found, answers)
+    for tunnel in found:
+        # else nothing is shown of those that dial, and one that does not answer takes seconds
+        all_ends = as_json or tunnel.unanswered is not None
+        roles = (Role.LISTEN, Role.DIAL) if all_ends else (Role.LISTEN,)
+        tunnel.job, tunnel.here = known.get(tunnel.name), ends_here(tunnel.real_path, roles)
     if as_json:
         print(json.dumps({"tunnels": [_facts(tunnel) for tunnel in found], "slurm": silent}))
     elif text is not None:
@@ -317,27 +327,19 @@ def watch(sides: Sequence[Side]) -> None:
 
 def _watch(found: Sequence[Found], answers: Answers) -> None:
     """Do the same for tunnels, and give up those that do not answer."""
-    owners = {
-        side.path: tunnel
-        for tunnel in found
-        for session in tunnel.sessions
-        for side in session.sides
-    }
+    owners = {side.path: tunnel for tunnel in found for side in tunnel.sides}
 
     def look(sides: Sequence[Side]) -> None:
         looks = answers.of_all({side.path: side.look for side in sides})
         for side in sides:
+            owner = owners[side.path]
             match looks[side.path]:
                 case Unanswered():
-                    owner = owners[side.path]
                     owner.give_up(Unanswered(owner.path))
-                    side.alive = False
-                case seen:
+                case seen if owner.unanswered is None:
                     side.take(seen)
 
-    _watch_by(
-        look, [side for tunnel in found for session in tunnel.sessions for side in session.sides]
-    )
+    _watch_by(look, [side for tunnel in found for side in tunnel.sides])
 
 
 def _watch_by(look: Callable[[Sequence[Side]], None], sides: Sequence[Side]) -> None:

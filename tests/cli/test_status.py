@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from muxfs.cli import outlook, survey
+from muxfs.cli.patience import Answers, Unanswered
+from muxfs.control import client
 from muxfs.core.wire import (
     HEAD_LENGTH,
     PAGE,
@@ -29,6 +32,7 @@ from muxfs.core.wire import (
 )
 from tests.commands import Runner
 
+T = TypeVar("T")
 ELSEWHERE = "another-boot/pid:[1]/4242/99"
 LISTEN, DIAL = Incarnation(3, b"L" * 16), Incarnation(5, b"D" * 16)
 
@@ -205,6 +209,64 @@ def test_ends_on_other_hosts_are_watched(
     monkeypatch.setattr(survey, "time", Clock(0.1, beat))
     survey.watch(session.sides)
     assert (session.state, tuple(side.condition for side in session.sides)) == (state, conditions)
+
+
+@attrs.define
+class Hanging(Answers):
+    """No answer of one file, at once."""
+
+    path: str
+
+    def of_all(self, calls: Mapping[str, Callable[[], T]]) -> dict[str, T | Unanswered]:
+        return {
+            path: Unanswered(path) if path == self.path else call() for path, call in calls.items()
+        }
+
+
+@pytest.mark.parametrize("hanging", list(Role))
+def test_of_a_tunnel_that_is_given_up_no_end_is_waited_for(
+    tmp_path: Path, hanging: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one may live elsewhere, which takes a heartbeat to see, and is not shown."""
+    session = sides(tmp_path, head(Role.LISTEN), head(Role.DIAL))
+    found = survey.Found("job", str(tmp_path), str(tmp_path), [session])
+    clock = Clock(0.0, lambda: None)
+    monkeypatch.setattr(survey, "time", clock)
+    survey._watch([found], Hanging(str(tmp_path / hanging.file_name)))
+    assert found.unanswered is not None
+    assert clock.now == 0.0
+
+
+@pytest.mark.parametrize(
+    ("as_json", "hangs", "asked"),
+    [
+        (False, False, ["listen"]),
+        (True, False, ["listen", "dial"]),
+        (False, True, ["listen", "dial"]),
+    ],
+)
+def test_only_ends_that_are_shown_are_asked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    as_json: bool,
+    hangs: bool,
+    asked: list[str],
+) -> None:
+    """Each that was stopped takes seconds to be given up."""
+    mailbox = tmp_path / "sessions" / "0" / Role.LISTEN.file_name
+    mailbox.parent.mkdir(parents=True)
+    mailbox.write_bytes(b"")
+    roles: list[str] = []
+
+    def find(_: str, role: str) -> Iterator[client.End]:
+        roles.append(role)
+        return iter(())
+
+    monkeypatch.setattr(client, "find", find)
+    answers = Hanging(str(mailbox) if hangs else "")
+    with pytest.raises(Unanswered) if hangs else contextlib.nullcontext():
+        survey._show(str(tmp_path), as_json, None, answers)
+    assert roles == asked
 
 
 def test_texts_of_the_other_side_are_escaped(
