@@ -36,7 +36,7 @@ from muxfs.storage.access import (
     revalidate,
     write_all,
 )
-from muxfs.storage.access.buffers import MANY, SMALL
+from muxfs.storage.access.buffers import LARGE, MANY, SMALL
 
 from .conftest import os_error
 
@@ -453,20 +453,30 @@ def test_buffers_are_used_again_but_never_shared() -> None:
         assert len(large) == 1 << 20
 
 
+def test_a_buffer_is_used_again_for_a_longer_read() -> None:
+    pool = BufferPool()
+    with pool.borrow(SMALL + 1) as first:
+        first[0] = 1
+    with pool.borrow(100) as small, pool.borrow(LARGE) as longer:
+        assert (small[0], longer[0]) == (0, 1)
+
+
 def test_large_buffers_are_given_back_when_only_small_ones_are_lent() -> None:
     pool = BufferPool()
 
-    def kept(count: int) -> list[int]:
-        """Lengths of the buffers that are there after so many small loans."""
+    def poll(count: int) -> None:
         for _ in range(count):
             with pool.borrow(ALIGNMENT):
                 pass
-        return sorted(map(len, pool._free))
 
-    with pool.borrow(100), pool.borrow(1 << 20), pool.borrow(2 << 20):
+    with pool.borrow(100), pool.borrow(1 << 20), pool.borrow(4 << 20):
         pass
-    assert kept(MANY - 1) == [SMALL, 1 << 20, 2 << 20]
-    assert kept(1) == [SMALL]
+    poll(MANY - 1)
+    assert sorted(map(len, pool._large)) == [LARGE, 4 << 20]
+    poll(1)
+    assert pool._large == []
     with pool.borrow(1 << 20):
-        assert kept(MANY) == [SMALL]
-    assert kept(MANY) == [SMALL]
+        poll(MANY)
+    poll(MANY)
+    assert pool._large == []
+    assert list(map(len, pool._small)) == [SMALL]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 from typing import Final
 
@@ -14,8 +13,12 @@ ALIGNMENT: Final = 4096
 SMALL: Final = 64 << 10
 """Bytes of the smallest buffers: those of polls."""
 
+LARGE: Final = 2 << 20
+"""Bytes of all others, at the least. What is never used of one costs nothing, but each that were
+dropped for a larger one while batches grow would be faulted in anew."""
+
 MANY: Final = 300
-"""Small loans in a row after which larger buffers are not kept: idle, that is five minutes."""
+"""Small loans in a row after which large buffers are not kept: idle, that is five minutes."""
 
 
 class BufferPool:
@@ -26,30 +29,30 @@ class BufferPool:
     """
 
     def __init__(self) -> None:
-        self._free: list[mmap.mmap] = []  # append and pop are atomic
-        self._small = 0
-        """Small loans since the last larger one."""
+        self._small: list[mmap.mmap] = []  # append, pop and clear are atomic
+        self._large: list[mmap.mmap] = []
+        self._in_a_row = 0
+        """Small loans since the last large one."""
 
     def borrow(self, length: int) -> Loan:
         """Lend `length` bytes for a `with` block."""
-        self._small = self._small + 1 if length <= SMALL else 0
-        if self._small and self._small % MANY == 0:
-            self._drop_large()
+        if length <= SMALL:
+            self._in_a_row += 1
+            if self._in_a_row % MANY == 0:
+                self._large.clear()
+            return self._lend(self._small, length, SMALL)
+        self._in_a_row = 0
+        return self._lend(self._large, length, max(LARGE, 1 << (length - 1).bit_length()))
+
+    @staticmethod
+    def _lend(free: list[mmap.mmap], length: int, size: int) -> Loan:
         try:
-            memory = self._free.pop()
+            memory = free.pop()
         except IndexError:
             memory = None
         if memory is None or len(memory) < length:
-            memory = mmap.mmap(-1, max(SMALL, 1 << (length - 1).bit_length()))
-        return Loan(self._free, memory, memoryview(memory)[:length])
-
-    def _drop_large(self) -> None:
-        """Give back what bulk needed: eight buffers of 2 MiB, or more."""
-        for _ in range(len(self._free)):
-            with contextlib.suppress(IndexError):  # another thread has borrowed it
-                memory = self._free.pop()
-                if len(memory) <= SMALL:
-                    self._free.insert(0, memory)
+            memory = mmap.mmap(-1, size)
+        return Loan(free, memory, memoryview(memory)[:length])
 
 
 @attrs.define
